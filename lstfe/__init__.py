@@ -1,0 +1,1 @@
+"""LSTFE-Net (CVPR 2023): detection of small objects in video."""
