@@ -1,0 +1,1 @@
+"""From raw video and annotations to training clips: files, importers, the renderer, sampling."""

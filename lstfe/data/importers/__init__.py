@@ -1,0 +1,1 @@
+"""One file per annotation format that can be turned into a raw data set."""

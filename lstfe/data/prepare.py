@@ -1,0 +1,153 @@
+"""Raw data set -> prepared data set: every frame randomly accessible, every box inside its frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lstfe.config import PrepareConfig
+from lstfe.data.coco_video import (
+    AnnotationError,
+    VideoAnnotations,
+    VideoEntry,
+    clip_to_frames,
+    load_annotations,
+    save_annotations,
+)
+from lstfe.data.folders import REPORT_NAME, new_folder
+from lstfe.data.frames import write_frames
+from lstfe.data.raw import SPLITS
+from lstfe.data.video import Frame, VideoError, read_video
+
+SIZE_EDGES_PX = (8, 16, 32, 96)
+"""Edges of the report's size histogram: square root of a box's area, pixels."""
+
+ReportProgress = Callable[[int, int, str], None]
+"""(videos done, videos in all, name of the video just done)."""
+
+
+def prepare_data_set(
+    raw: Path, prepared: Path, config: PrepareConfig, *, report_progress: ReportProgress | None = None
+) -> dict[str, Any]:
+    """Write `prepared` from the raw data set `raw` and return its report; nothing is left behind on an error.
+
+    Frames keep their frame_id (their place in the video) whatever `frame_stride` skips.
+    """
+    splits = _load_splits(raw, config.frame_stride)
+    videos = _videos_with_frames(splits)
+    with new_folder(prepared, replace=True) as folder:
+        (folder / "frames").mkdir()
+        for done, (video, wanted) in enumerate(videos, start=1):
+            frames = _wanted_frames(raw / video.file_name, video, wanted)
+            write_frames(folder / "frames" / f"{video.name}.zip", frames, config.jpeg_quality)
+            if report_progress is not None:
+                report_progress(done, len(videos), video.name)
+        report = {**dataclasses.asdict(config), "splits": _write_splits(folder / "annotations", splits)}
+        (folder / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _write_splits(directory: Path, splits: Mapping[str, VideoAnnotations]) -> dict[str, dict[str, Any]]:
+    """Write the final annotations of each split and return what they hold."""
+    directory.mkdir()
+    described = {}
+    for split, loaded in splits.items():
+        clipped, num_clipped, num_dropped = clip_to_frames(loaded)
+        save_annotations(clipped, directory / f"{split}.json")
+        described[split] = _describe(clipped, num_clipped, num_dropped)
+    return described
+
+
+def _load_splits(raw: Path, frame_stride: int) -> dict[str, VideoAnnotations]:
+    paths = {split: raw / "annotations" / f"{split}.json" for split in SPLITS}
+    splits = {split: load_annotations(path) for split, path in paths.items() if path.is_file()}
+    if not splits:
+        raise AnnotationError(
+            f"{raw / 'annotations'}: holds none of {', '.join(f'{split}.json' for split in SPLITS)}; "
+            "render or import a data set first"
+        )
+    names = {split: annotations.label_names for split, annotations in splits.items()}
+    first = next(iter(names))
+    for split in names:
+        if names[split] != names[first]:
+            raise AnnotationError(
+                f"{paths[split]}: categories {names[split]}, expected {names[first]} as in {first}.json"
+            )
+    return {split: _keep_every(annotations, frame_stride) for split, annotations in splits.items()}
+
+
+def _keep_every(annotations: VideoAnnotations, frame_stride: int) -> VideoAnnotations:
+    images = [image for image in annotations.images if image.frame_id % frame_stride == 0]
+    kept = {image.id for image in images}
+    objects = [item for item in annotations.annotations if item.image_id in kept]
+    return dataclasses.replace(annotations, images=images, annotations=objects)
+
+
+def _videos_with_frames(splits: Mapping[str, VideoAnnotations]) -> list[tuple[VideoEntry, set[int]]]:
+    """Return each video once with the frames that any split wants of it."""
+    videos: dict[str, tuple[VideoEntry, set[int]]] = {}
+    for split in splits.values():
+        for video in split.videos:
+            wanted = videos.setdefault(video.name, (video, set()))[1]
+            wanted.update(split.frame_ids(video.name))
+    return [item for item in videos.values() if item[1]]
+
+
+def _wanted_frames(path: Path, video: VideoEntry, wanted: set[int]) -> Iterator[tuple[int, Frame]]:
+    """Yield (frame_id, frame); the video is decoded to its end even where its last frames are not wanted."""
+    frame_id = -1
+    for frame_id, frame in enumerate(read_video(path)):
+        if frame.shape[:2] != (video.height, video.width):
+            raise VideoError(
+                f"{path}: frame {frame_id} is {frame.shape[1]}x{frame.shape[0]} pixels, "
+                f"expected {video.width}x{video.height} as annotated"
+            )
+        if frame_id in wanted:
+            yield frame_id, frame
+    if frame_id < max(wanted):
+        raise VideoError(
+            f"{path}: ends after {frame_id + 1} frames, but frame {max(wanted)} is annotated; "
+            "replace the file or import again"
+        )
+
+
+def _describe(
+    annotations: VideoAnnotations, num_clipped: Mapping[str, int], num_dropped: Mapping[str, int]
+) -> dict[str, Any]:
+    num_frames, num_empty = len(annotations.images), 0
+    videos: dict[str, dict[str, int]] = {}
+    for name, images in annotations.images_by_video.items():
+        objects = [annotations.annotations_by_image.get(image.id, []) for image in images]
+        empty = sum(not items for items in objects)
+        num_empty += empty
+        videos[name] = {
+            "frames": len(images),
+            "frames_without_objects": empty,
+            "boxes": sum(len(items) for items in objects),
+            "boxes_clipped": num_clipped[name],
+            "boxes_dropped": num_dropped[name],
+        }
+    return {
+        "frames": num_frames,
+        "frames_without_objects": num_empty,
+        "share_without_objects": round(num_empty / max(num_frames, 1), 4),
+        "boxes": len(annotations.annotations),
+        "boxes_clipped": sum(num_clipped.values()),
+        "boxes_dropped": sum(num_dropped.values()),
+        "boxes_by_size_px": _size_histogram(annotations),
+        "videos": videos,
+    }
+
+
+def _size_histogram(annotations: VideoAnnotations) -> dict[str, int]:
+    names = [f"{low}-{high}" for low, high in pairwise((0, *SIZE_EDGES_PX))] + [f"{SIZE_EDGES_PX[-1]}-"]
+    histogram = dict.fromkeys(names, 0)
+    for annotation in annotations.annotations:
+        side = math.sqrt(annotation.bbox[2] * annotation.bbox[3])
+        histogram[names[sum(side >= edge for edge in SIZE_EDGES_PX)]] += 1
+    return histogram

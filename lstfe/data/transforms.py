@@ -1,0 +1,84 @@
+"""Clips -> network input: resize, normalise, pad, on whichever device the frames are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lstfe.config import ModelConfig
+from lstfe.types import Clip, ClipBatch, Targets
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet, RGB in 0..1: what torchvision's weights expect."""
+PAD_MULTIPLE = 32
+"""Padded sides are multiples of this, pixels."""
+
+
+def model_input_size(image_size: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
+    """Return the (height, width) of the network's image: as short and long side of the model allow."""
+    scale = min(config.image_short_side / min(image_size), config.image_long_side / max(image_size))
+    return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
+
+
+def to_model_input(frames: Tensor, config: ModelConfig) -> Tensor:
+    """Resize and normalise: (T, 3, H, W) uint8 RGB -> (T, 3, h, w) float32."""
+    images = frames.float()
+    size = model_input_size((frames.shape[-2], frames.shape[-1]), config)
+    if size != tuple(frames.shape[-2:]):
+        images = functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+    mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1) * 255
+    std = images.new_tensor(IMAGE_STD).view(3, 1, 1) * 255
+    return (images - mean) / std
+
+
+def collate(clips: Sequence[Clip], config: ModelConfig, device: torch.device | str = "cpu") -> ClipBatch:
+    """Bring clips of one layout onto a device as one batch, padded with zeros at the right and bottom."""
+    layout = clips[0].layout
+    if any(clip.layout != layout for clip in clips):
+        raise ValueError(
+            f"a batch needs clips of one layout, got {sorted({str(clip.layout) for clip in clips})}"
+        )
+    images = [to_model_input(clip.frames.to(device, non_blocking=True), config) for clip in clips]
+    image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+    original_sizes = [(clip.frames.shape[-2], clip.frames.shape[-1]) for clip in clips]
+    targets = [
+        _resize_targets(clip.targets, original, size, device)
+        for clip, original, size in zip(clips, original_sizes, image_sizes, strict=True)
+    ]
+    return ClipBatch(pad_to_one_size(images), layout, image_sizes, original_sizes, targets)
+
+
+def jitter_colours(batch: ClipBatch, strength: float) -> None:
+    """Change contrast and colour of each clip at random, in place; all frames of a clip change alike.
+
+    Contrast is scaled by up to 1 +- `strength`, each channel by as much again and shifted by `strength` deviations.
+    The draw depends on `batch.seeds` alone, so that it is the same for any number of processes.
+    """
+    for images, seed in zip(batch.images, batch.seeds, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        draws = (2 * torch.rand(7, generator=generator) - 1) * strength
+        scale = (1 + draws[0]) * (1 + draws[1:4]).view(3, 1, 1)
+        shift = draws[4:].view(3, 1, 1)
+        # Padding takes part, which is as good as any other constant border.
+        images.mul_(scale.to(images.device)).add_(shift.to(images.device))
+
+
+def pad_to_one_size(images: Sequence[Tensor]) -> Tensor:
+    """Stack (T, 3, h, w) images of any sizes: -> (B, T, 3, H, W), H and W multiples of PAD_MULTIPLE."""
+    height, width = (
+        -(-max(image.shape[axis] for image in images) // PAD_MULTIPLE) * PAD_MULTIPLE for axis in (-2, -1)
+    )
+    padded = [functional.pad(i, (0, width - i.shape[-1], 0, height - i.shape[-2])) for i in images]
+    return torch.stack(padded)
+
+
+def _resize_targets(
+    targets: Targets, original: tuple[int, int], size: tuple[int, int], device: torch.device | str
+) -> Targets:
+    boxes = targets.boxes.to(device)
+    scale = boxes.new_tensor((size[1] / original[1], size[0] / original[0])).repeat(2)
+    return Targets(boxes * scale, targets.labels.to(device))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lstfe.config import ModelConfig
+from lstfe.data.transforms import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    collate,
+    model_input_size,
+    pad_to_one_size,
+    to_model_input,
+)
+from lstfe.types import Clip, ClipLayout, Targets
+
+CONFIG = ModelConfig(image_short_side=64, image_long_side=96)
+
+
+def _clip(height: int, width: int, boxes: list[list[float]], num_frames: int = 2) -> Clip:
+    frames = torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8)
+    targets = Targets(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.ones(len(boxes), dtype=torch.int64)
+    )
+    layout = ClipLayout(tuple(range(1, num_frames)), tuple(range(1, num_frames)))
+    return Clip(frames, layout, targets, "a", tuple(range(num_frames)))
+
+
+def test_clips_without_objects_give_empty_targets() -> None:
+    batch = collate([_clip(64, 96, []), _clip(64, 96, [])], CONFIG)
+    assert [target.boxes.shape for target in batch.targets] == [(0, 4), (0, 4)]
+
+
+def test_frames_of_the_right_size_are_only_normalised() -> None:
+    frames = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    images = to_model_input(frames, CONFIG)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    assert images.dtype == torch.float32
+    assert torch.allclose(images, (frames / 255 - mean) / std, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "expected"),
+    [
+        ((64, 96), (64, 96)),
+        ((32, 48), (64, 96)),
+        ((480, 640), (64, 85)),
+        ((100, 400), (24, 96)),
+        ((400, 100), (96, 24)),
+        ((1, 500), (1, 96)),
+    ],
+)
+def test_the_short_side_is_reached_unless_the_long_one_is_too_long(
+    image_size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert model_input_size(image_size, CONFIG) == expected
+
+
+def test_a_smaller_picture_is_the_mean_of_what_it_covers() -> None:
+    stripes = torch.zeros(1, 3, 128, 192, dtype=torch.uint8)
+    stripes[..., ::2] = 200
+    small = to_model_input(stripes, CONFIG) * torch.tensor(IMAGE_STD).view(3, 1, 1)
+    small = (small + torch.tensor(IMAGE_MEAN).view(3, 1, 1)) * 255
+    assert small.shape == (1, 3, 64, 96)
+    # Without antialiasing the stripes would come out as 0 or 200, whichever the samples hit.
+    assert (small[..., 2:-2] - 100).abs().max() < 1
+
+
+def test_boxes_follow_the_resize_of_their_clip() -> None:
+    batch = collate([_clip(32, 48, [[1, 2, 3, 4]]), _clip(128, 192, [[10, 20, 30, 40]])], CONFIG)
+    assert batch.targets[0].boxes.tolist() == [[2, 4, 6, 8]]
+    assert batch.targets[1].boxes.tolist() == [[5, 10, 15, 20]]
+    assert batch.image_sizes == [(64, 96), (64, 96)]
+    assert batch.original_sizes == [(32, 48), (128, 192)]
+
+
+def test_images_of_different_shapes_are_padded_with_zeros_to_multiples_of_32() -> None:
+    batch = collate([_clip(64, 80, []), _clip(80, 64, [])], CONFIG)
+    assert batch.images.shape == (2, 2, 3, 96, 96)
+    assert batch.image_sizes == [(64, 80), (80, 64)]
+    for images, (height, width) in zip(batch.images, batch.image_sizes, strict=True):
+        assert images[..., height:, :].abs().sum() == 0
+        assert images[..., :, width:].abs().sum() == 0
+        assert images[..., :height, :width].abs().min() > 0
+
+
+def test_padding_leaves_a_fitting_image_alone() -> None:
+    image = torch.rand(2, 3, 32, 64)
+    assert torch.equal(pad_to_one_size([image])[0], image)
+
+
+def test_clips_of_different_layouts_are_refused() -> None:
+    with pytest.raises(ValueError, match="a batch needs clips of one layout"):
+        collate([_clip(64, 96, [], 2), _clip(64, 96, [], 3)], CONFIG)
