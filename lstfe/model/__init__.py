@@ -1,0 +1,1 @@
+"""LSTFE-Net: one file for each box of the paper's Figure 1."""
