@@ -1,0 +1,304 @@
+"""The loop on the real model: reproducible, resumable, the same with one process or two."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lstfe.config import Config, save_config
+from lstfe.model.detector import LSTFENet
+from lstfe.training.checkpoint import WeightsError, load_newest_checkpoint
+from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
+from lstfe.training.loop import TrainedModel, TrainingError, train
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def with_train(config: Config, **changes: object) -> Config:
+    return replace(config, train=replace(config.train, **changes))
+
+
+def train_quietly(config: Config, prepared_dir: Path, checkpoint_dir: Path) -> TrainedModel:
+    return train(
+        config,
+        prepared_dir=prepared_dir,
+        checkpoint_dir=checkpoint_dir,
+        log=lambda metrics, iteration: None,
+        validate=None,
+        progress=False,
+    )
+
+
+def losses_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return what does not depend on the clock."""
+    timings = ("images_per_second", "data_wait_fraction")
+    return [{name: value for name, value in entry.items() if name not in timings} for entry in history]
+
+
+def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tiny_config: Config, tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainedModel, Path]:
+    """Train once without any interruption; the folder holds its last two checkpoints (6 and 8)."""
+    checkpoint_dir = tmp_path_factory.mktemp("undisturbed")
+    return train_quietly(tiny_config, tiny_prepared, checkpoint_dir), checkpoint_dir
+
+
+# --------------------------------------------------------------------------------------- one process
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_ran_before_and_loads_the_data(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    torch.rand(1000)
+    again = train_quietly(with_train(tiny_config, num_workers=1), tiny_prepared, tmp_path)
+    assert_same_bits(again.model.state_dict(), undisturbed[0].model.state_dict())
+    assert losses_of(again.history) == losses_of(undisturbed[0].history)
+
+
+def test_another_seed_gives_other_weights(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    other = train_quietly(with_train(tiny_config, seed=1), tiny_prepared, tmp_path)
+    assert not torch.equal(other.model.fc0.weight, undisturbed[0].model.fc0.weight)
+
+
+def test_the_trained_model_knows_its_categories_and_is_ready_to_detect(
+    undisturbed: tuple[TrainedModel, Path],
+) -> None:
+    trained, _ = undisturbed
+    assert trained.label_names
+    assert all(isinstance(name, str) for name in trained.label_names)
+    assert not trained.model.training
+
+
+@pytest.mark.parametrize("still_iterations", [0, 1])
+def test_every_trainable_parameter_gets_a_gradient(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path, still_iterations: int
+) -> None:
+    config = with_train(tiny_config, iterations=1, still_iterations=still_iterations)
+    model = train_quietly(config, tiny_prepared, tmp_path).model
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
+    assert [name for name, parameter in trainable.items() if parameter.grad is None] == []
+
+
+def test_a_line_of_metrics_holds_losses_rate_and_speed(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    lines: dict[int, dict[str, float]] = {}
+    trained = train(
+        with_train(tiny_config, iterations=5, log_every=4),
+        prepared_dir=tiny_prepared,
+        checkpoint_dir=tmp_path,
+        log=lambda metrics, iteration: lines.update({iteration: metrics}),
+        validate=None,
+        progress=False,
+    )
+    assert list(lines) == [3, 4, 5]  # a checkpoint, every fourth update, the end
+    assert trained.history == [{"iteration": iteration} | metrics for iteration, metrics in lines.items()]
+    parts = [value for name, value in lines[5].items() if name.startswith("loss_")]
+    assert len(parts) == 4
+    assert lines[5]["loss"] == pytest.approx(sum(parts))
+    assert lines[5]["images_per_second"] > 0
+    assert 0 <= lines[5]["data_wait_fraction"] <= 1
+    assert lines[5]["lr"] == pytest.approx(1e-3 / 25e4)
+
+
+def test_a_line_of_metrics_is_the_mean_over_its_updates(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    config = with_train(tiny_config, log_every=100, checkpoint_every=8)
+    (line,) = train_quietly(config, tiny_prepared, tmp_path).history
+    each = [entry["loss"] for entry in undisturbed[0].history]
+    assert len(each) == 8
+    assert line["loss"] == pytest.approx(sum(each) / 8)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_sound_checkpoints(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = LSTFENet.forward
+
+    def forward_until_update_five(model: LSTFENet, batch: object) -> dict[str, Tensor]:
+        calls.append(1)
+        losses = forward(model, batch)
+        return losses | {"classification": losses["classification"] * (torch.nan if len(calls) == 5 else 1)}
+
+    calls: list[int] = []
+    monkeypatch.setattr(LSTFENet, "forward", forward_until_update_five)
+    with pytest.raises(TrainingError, match=r"up to 5: .*loss_classification.*nan.*Lower train\.lr"):
+        train_quietly(tiny_config, tiny_prepared, tmp_path)
+    checkpoint = load_newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.iteration == 3
+    assert all(tensor.isfinite().all() for tensor in checkpoint.model.values())
+
+
+# ---------------------------------------------------------------------------------------- validation
+
+
+def test_without_validation_frames_nothing_is_validated(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    validated: list[int] = []
+    train(
+        with_train(tiny_config, iterations=2, validate_every=1),
+        prepared_dir=tiny_prepared,
+        checkpoint_dir=tmp_path,
+        log=lambda metrics, iteration: None,
+        validate=lambda model, iteration: validated.append(iteration) or {},
+        progress=False,
+    )
+    assert validated == []
+
+
+def test_validation_comes_at_the_first_checkpoint_regularly_and_at_the_end_and_changes_nothing(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    def validate(model: LSTFENet, iteration: int) -> dict[str, float]:
+        torch.rand(10)
+        return {"val_AP50": iteration / 10, "training": float(model.training)}
+
+    logged: list[tuple[int, dict[str, float]]] = []
+    trained = train(
+        with_train(tiny_config, validation_frames=4, validate_every=4),
+        prepared_dir=tiny_prepared,
+        checkpoint_dir=tmp_path,
+        log=lambda metrics, iteration: logged.append((iteration, metrics)),
+        validate=validate,
+        progress=False,
+    )
+    expected = [(i, {"val_AP50": i / 10, "training": 0.0}) for i in (3, 4, 8)]
+    assert [entry for entry in logged if "val_AP50" in entry[1]] == expected
+    assert [entry["iteration"] for entry in trained.history if "val_AP50" in entry] == [3, 4, 8]
+    assert_same_bits(trained.model.state_dict(), undisturbed[0].model.state_dict())
+
+
+def test_a_validation_that_was_interrupted_is_made_up_for(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def interrupted(model: LSTFENet, iteration: int) -> dict[str, float]:
+        raise Killed
+
+    config = with_train(tiny_config, iterations=3, validation_frames=4)
+    arguments = {"prepared_dir": tiny_prepared, "checkpoint_dir": tmp_path, "progress": False}
+    with pytest.raises(Killed):
+        train(config, log=lambda metrics, iteration: None, validate=interrupted, **arguments)
+    logged: list[tuple[dict[str, float], int]] = []
+    train(
+        config,
+        log=lambda metrics, iteration: logged.append((metrics, iteration)),
+        validate=lambda model, iteration: {"val_AP50": 0.5},
+        **arguments,
+    )
+    assert logged == [({"val_AP50": 0.5}, 3)]
+
+
+# -------------------------------------------------------------------------------------------- resume
+
+
+def test_a_finished_training_is_not_repeated(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    trained, checkpoint_dir = undisturbed
+    shutil.copytree(checkpoint_dir, tmp_path / "copy")
+    shutil.copytree(
+        tiny_prepared / "annotations", tmp_path / "prepared" / "annotations"
+    )  # no frames to train on
+    again = train_quietly(tiny_config, tmp_path / "prepared", tmp_path / "copy")
+    assert_same_bits(again.model.state_dict(), trained.model.state_dict())
+    assert again.history == trained.history
+
+
+def test_a_torn_newest_checkpoint_costs_its_interval_and_nothing_else(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    trained, checkpoint_dir = undisturbed
+    shutil.copytree(checkpoint_dir, tmp_path / "copy")
+    newest = max((tmp_path / "copy").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = train_quietly(tiny_config, tiny_prepared, tmp_path / "copy")
+    assert_same_bits(again.model.state_dict(), trained.model.state_dict())
+    assert again.history[:6] == trained.history[:6]
+    assert losses_of(again.history) == losses_of(trained.history)
+
+
+def test_checkpoints_of_another_model_are_refused_in_one_line(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path
+) -> None:
+    relation = replace(tiny_config.model.relation, embedding=32)
+    other = replace(tiny_config, model=replace(tiny_config.model, relation=relation))
+    with pytest.raises(WeightsError, match=r"fc0\.weight .* to train this one"):
+        train_quietly(other, tiny_prepared, undisturbed[1])
+
+
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_bits_of_the_undisturbed_one(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    save_config(tiny_config, tmp_path / "config.yaml")
+    arguments = [tmp_path / "config.yaml", tiny_prepared, tmp_path / "checkpoints", tmp_path, "5"]
+    killed = subprocess.run(
+        [sys.executable, WORKER, *map(str, arguments)], env=worker_environment(), check=False
+    )
+    assert killed.returncode == -9
+    checkpoint = load_newest_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.iteration == 3
+    resumed = train_quietly(tiny_config, tiny_prepared, tmp_path / "checkpoints")
+    assert_same_bits(resumed.model.state_dict(), undisturbed[0].model.state_dict())
+    assert losses_of(resumed.history) == losses_of(undisturbed[0].history)
+
+
+# ------------------------------------------------------------------------------------- two processes
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    # SGD: Adam divides by the size of the gradient, so where that is rounding alone, it steps at full length.
+    config = with_train(tiny_config, optimizer="sgd", lr=1e-2)
+    expected = train_quietly(config, tiny_prepared, tmp_path / "one")
+    save_config(config, tmp_path / "config.yaml")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [WORKER, tmp_path / "config.yaml", tiny_prepared, tmp_path / "checkpoints", tmp_path]
+    subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)], env=worker_environment(), check=True, timeout=240
+    )
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [line["iteration"] for line in history] == list(range(1, 9))
+    for line, reference in zip(losses_of(history), losses_of(expected.history), strict=True):
+        assert line == pytest.approx(reference, abs=1e-5)  # DDP adds the clips in another order
+    weights = load_file(tmp_path / "weights.safetensors")
+    for name, reference in expected.model.state_dict().items():
+        torch.testing.assert_close(weights[name], reference, rtol=1e-4, atol=1e-5)
+    checkpoint = load_newest_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert len(checkpoint.rng) == 2
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a training process: this repository's code, one thread, no GPU."""
+    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **LAUNCHER_ENVIRONMENT, **threads, "PYTHONPATH": path}

@@ -1,0 +1,123 @@
+"""Schedules against closed forms and torch's own; optimiser groups against the recipe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lstfe.config import TrainConfig
+from lstfe.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    one_cycle,
+    set_learning_rate,
+    warmup_multistep,
+)
+
+PAPER = TrainConfig(
+    iterations=900,
+    batch_size=4,
+    lr=0.001,
+    lr_batch_size=4,
+    schedule="warmup_multistep",
+    warmup_iterations=300,
+    milestones=(0.6667,),
+    gamma=0.1,
+)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "expected"),
+    [(0, 1 / 3), (150, 2 / 3), (300, 1.0), (599, 1.0), (600, 0.1), (899, 0.1)],
+)
+def test_the_paper_schedule_warms_up_from_a_third_and_drops_at_two_thirds(
+    iteration: int, expected: float
+) -> None:
+    assert warmup_multistep(PAPER, iteration) == pytest.approx(expected)
+
+
+def test_a_training_without_warmup_starts_at_the_full_learning_rate() -> None:
+    config = TrainConfig(iterations=10, warmup_iterations=0, lr=0.5, lr_batch_size=4, batch_size=4)
+    assert learning_rate(config, 0) == pytest.approx(0.5)
+
+
+def test_two_milestones_drop_twice() -> None:
+    config = TrainConfig(iterations=100, warmup_iterations=0, milestones=(0.5, 0.75), gamma=0.1)
+    assert [warmup_multistep(config, i) for i in (49, 50, 75)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_one_cycle_equals_torchs_scheduler_at_every_update() -> None:
+    config = TrainConfig(iterations=100, warmup_iterations=20, schedule="one_cycle", lr=0.02)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.02, total_steps=100, pct_start=21 / 100, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(100):
+        expected.append(reference.get_last_lr()[0])
+        optimizer.step()
+        if len(expected) < 100:
+            reference.step()
+    assert [learning_rate(config, i) for i in range(100)] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5, 40])
+def test_one_cycle_comes_down_again_even_in_a_training_shorter_than_the_warmup(iterations: int) -> None:
+    config = TrainConfig(iterations=iterations, warmup_iterations=500, schedule="one_cycle")
+    factors = [one_cycle(config, i) for i in range(iterations)]
+    assert max(factors) == pytest.approx(1.0)
+    if iterations > 1:
+        assert factors[-1] == pytest.approx(1 / 25e4)
+
+
+def test_the_learning_rate_grows_linearly_with_the_global_batch() -> None:
+    config = TrainConfig(batch_size=16, lr=0.001, lr_batch_size=4, warmup_iterations=0)
+    assert learning_rate(config, 0) == pytest.approx(0.004)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """Build a convolution, a norm and a frozen layer."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.Conv2d(8, 2, 1))
+    model[2].requires_grad_(False)
+    return model
+
+
+def test_sgd_trains_biases_twice_as_fast_and_without_decay(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, TrainConfig(optimizer="sgd", weight_decay=0.01))
+    set_learning_rate(optimizer, 0.5)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert {name: found.get(id(p)) for name, p in model.named_parameters()} == {
+        "0.weight": (0.5, 0.01),
+        "0.bias": (1.0, 0.0),
+        "1.weight": (0.5, 0.01),
+        "1.bias": (1.0, 0.0),
+        "2.weight": None,
+        "2.bias": None,
+    }
+
+
+def test_adamw_decays_matrices_and_kernels_only(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, TrainConfig(optimizer="adamw", weight_decay=0.01))
+    set_learning_rate(optimizer, 0.5)
+    decayed, others = optimizer.param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
+    assert (decayed["lr"], others["lr"]) == (0.5, 0.5)
+    assert [id(parameter) for parameter in decayed["params"]] == [id(model[0].weight)]
+    assert len(others["params"]) == 3  # the frozen layer is in neither
+
+
+def test_one_sgd_update_equals_the_formula_written_out() -> None:
+    model = nn.Linear(1, 1)
+    weight, bias = model.weight.item(), model.bias.item()
+    optimizer = build_optimizer(model, TrainConfig(optimizer="sgd", weight_decay=0.1, momentum=0.9))
+    set_learning_rate(optimizer, 0.01)
+    model(torch.tensor([[3.0]])).sum().backward()
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(weight - 0.01 * (3.0 + 0.1 * weight))
+    assert model.bias.item() == pytest.approx(bias - 0.02 * 1.0)
