@@ -1,0 +1,98 @@
+"""Precision-recall curves at IoU 0.5: CSV for `dvc plots`, and a picture of the same."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lstfe.data.coco_video import VideoAnnotations
+from lstfe.evaluation.matching import Floats
+from lstfe.evaluation.precision import PrecisionRecall
+from lstfe.evaluation.protocols import ALL, Protocol, find_protocol, precision_recall_by_label
+from lstfe.evaluation.records import DetectionRecord, scored_frames
+
+CURVE_IOU = 0.5
+
+Curves = dict[str, Floats]
+"""Size bin -> precision at each recall point, mean over labels; bins without ground truth are absent."""
+
+
+def write_curves(
+    annotations: VideoAnnotations,
+    records: Sequence[DetectionRecord],
+    protocols: Iterable[str],
+    destination: Path,
+    *,
+    frame_stride: int = 1,
+    frames: Mapping[str, Collection[int]] | None = None,
+) -> list[Path]:
+    """Write `precision_recall_<protocol>.csv` for each protocol and `precision_recall.png`; return the paths.
+
+    Columns: recall, precision (all sizes), and precision_<bin> for each size bin that the protocol has.
+    Cells are empty where there is no ground truth.
+    """
+    scored = scored_frames(annotations, records, frame_stride=frame_stride, frames=frames)
+    destination.mkdir(parents=True, exist_ok=True)
+    paths, curves = [], {}
+    for name in protocols:
+        protocol = find_protocol(name)
+        curves[name] = _mean_over_labels(protocol, precision_recall_by_label(protocol, scored))
+        paths.append(destination / f"precision_recall_{name}.csv")
+        _write_csv(protocol, curves[name], paths[-1])
+    picture = destination / "precision_recall.png"
+    _draw(curves).savefig(picture)
+    return [*paths, picture]
+
+
+def _mean_over_labels(protocol: Protocol, by_label: Sequence[PrecisionRecall]) -> Curves:
+    level = int(np.argmin(np.abs(np.array(protocol.rule.thresholds) - CURVE_IOU)))
+    curves: Curves = {}
+    for place, size in enumerate(protocol.size_bins):
+        present = [curve.precision[place, level] for curve in by_label if curve.num_ground_truths[place]]
+        if present:
+            curves[size] = np.mean(present, axis=0)
+    return curves
+
+
+def _write_csv(protocol: Protocol, curves: Curves, path: Path) -> None:
+    columns = {size: "precision" if size == ALL else f"precision_{size}" for size in protocol.size_bins}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["recall", *columns.values()])
+        for i, recall in enumerate(protocol.recall_points):
+            cells = [f"{curves[size][i]:.6f}" if size in curves else "" for size in columns]
+            writer.writerow([f"{recall:.2f}", *cells])
+
+
+def _draw(curves: Mapping[str, Curves]) -> Figure:
+    figure = Figure(figsize=(5.2 * len(curves), 4.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)  # no window system needed
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (name, by_size) in zip(panels, curves.items(), strict=True):
+        protocol = find_protocol(name)
+        for size, precision in by_size.items():
+            mark = "o-" if len(protocol.recall_points) <= 11 else "-"
+            width = 2.4 if size == ALL else 1.3
+            label = f"{_size_text(protocol, size)}: AP50 {precision.mean():.3f}"
+            axes.plot(protocol.recall_points, precision, mark, linewidth=width, markersize=4, label=label)
+        axes.set(
+            title=f"{name}, IoU {CURVE_IOU}", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03)
+        )
+        axes.grid(alpha=0.3)
+        if by_size:
+            axes.legend(loc="lower left", fontsize=8)
+        else:
+            axes.text(0.5, 0.5, "no ground truth", ha="center")
+    return figure
+
+
+def _size_text(protocol: Protocol, size: str) -> str:
+    if size == ALL:
+        return "all sizes"
+    low, high = (area**0.5 for area in protocol.size_bins[size])
+    return f"{size} (>= {low:.0f} px)" if high > 1e4 else f"{size} ({low:.0f}-{high:.0f} px)"

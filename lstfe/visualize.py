@@ -1,0 +1,109 @@
+"""Drawing: (frame, boxes) -> new frame. Lines go around an object, not over it: ten pixels stay visible.
+
+Frames are (H, W, 3) uint8 RGB. Free of torch, so that the deployed runtime can draw.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lstfe.types import ByteArray, Detections, FloatArray, IntArray
+
+Color = tuple[int, int, int]
+
+TARGET_COLOR: Color = (80, 230, 80)
+# Well apart from each other, from green and from sky; labels past the end start again.
+DETECTION_COLORS: tuple[Color, ...] = (
+    (255, 140, 0),
+    (255, 60, 160),
+    (80, 190, 255),
+    (250, 230, 60),
+    (190, 120, 255),
+)
+_MARGIN_PX = 3
+"""Free pixels between an object's box and the line around it."""
+
+
+def draw_detections(
+    frame: ByteArray, detections: Detections, label_names: Sequence[str], score_threshold: float = 0.3
+) -> ByteArray:
+    """Return a copy of the frame with a box, name and score around each detection of at least that score."""
+    shown = np.flatnonzero(detections.scores >= score_threshold)[::-1]  # the best is drawn last, on top
+    boxes, labels = detections.boxes[shown], detections.labels[shown]
+    names = [
+        f"{label_names[label - 1]} {score:.2f}"
+        for label, score in zip(labels.tolist(), detections.scores[shown].tolist(), strict=True)
+    ]
+    colors = [DETECTION_COLORS[(label - 1) % len(DETECTION_COLORS)] for label in labels.tolist()]
+    return draw_boxes(frame, boxes, names, colors)
+
+
+def draw_targets(
+    frame: ByteArray, boxes: FloatArray, labels: IntArray, label_names: Sequence[str]
+) -> ByteArray:
+    """Return a copy of the frame with a green box and a name below each ground truth; boxes (G, 4) xyxy."""
+    names = [label_names[label - 1] for label in labels.tolist()]
+    return draw_boxes(frame, boxes, names, [TARGET_COLOR] * len(names), text_below=True)
+
+
+def draw_boxes(
+    frame: ByteArray,
+    boxes: FloatArray,
+    names: Sequence[str],
+    colors: Sequence[Color],
+    *,
+    text_below: bool = False,
+    margin_px: int = _MARGIN_PX,
+) -> ByteArray:
+    """Return a copy of the frame with lines `margin_px` outside of each box, (N, 4) xyxy, and a text each."""
+    image = Image.fromarray(frame)
+    draw = ImageDraw.Draw(image)
+    line_px = max(1, round(min(frame.shape[:2]) / 540))
+    font = _font(max(10, round(min(frame.shape[:2]) / 45)))
+    for box, name, color in zip(boxes.tolist(), names, colors, strict=True):
+        outline = _outline(box, margin_px + line_px, (frame.shape[0], frame.shape[1]))
+        draw.rectangle(outline, outline=color, width=line_px)
+        if name:
+            _write(draw, name, outline, color, font, image.size, text_below)
+    return np.array(image)
+
+
+def _outline(box: Sequence[float], distance: int, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the pixels of the line around a box (x1, y1, x2, y2), both ends included, inside the image."""
+    height, width = image_size
+    left, top = (math.floor(value) - distance for value in box[:2])
+    right, bottom = (math.ceil(value) - 1 + distance for value in box[2:])
+    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    return left, top, min(max(right, left), width - 1), min(max(bottom, top), height - 1)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    outline: tuple[int, int, int, int],
+    color: Color,
+    font: _Font,
+    image_size: tuple[int, int],
+    below: bool,
+) -> None:
+    """Write on a dark ground above (or below) the outline, moved into the image; `image_size` is Pillow's."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = int(right - left) + 3, int(bottom - top) + 3
+    x = min(max(outline[0], 0), max(image_size[0] - width, 0))
+    places = (outline[3] + 2, outline[1] - height - 1) if below else (outline[1] - height - 1, outline[3] + 2)
+    y = next((y for y in places if 0 <= y <= image_size[1] - height), max(0, image_size[1] - height))
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(0, 0, 0))
+    draw.text((x + 1 - left, y + 1 - top), text, fill=color, font=font)
+
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@functools.cache
+def _font(size_px: int) -> _Font:
+    return ImageFont.load_default(size_px)

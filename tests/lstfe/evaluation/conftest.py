@@ -1,0 +1,74 @@
+"""A prepared data set of two short videos, in which a bright object moves over a dark ground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lstfe.data.coco_video import (
+    AnnotationEntry,
+    CategoryEntry,
+    ImageEntry,
+    VideoAnnotations,
+    VideoEntry,
+    save_annotations,
+)
+from lstfe.data.frames import write_frames
+
+HEIGHT, WIDTH = 64, 96
+NUM_FRAMES = {"left": 5, "right": 9}
+
+
+@pytest.fixture(scope="session")
+def prepared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of both videos; the split `val` holds all of them, `test` the second half of each video."""
+    directory = tmp_path_factory.mktemp("prepared")
+    (directory / "frames").mkdir()
+    (directory / "annotations").mkdir()
+    for video, number in NUM_FRAMES.items():
+        frames = ((frame_id, _frame(video, frame_id)) for frame_id in range(number))
+        write_frames(directory / "frames" / f"{video}.zip", frames, 95)
+    whole = _annotations()
+    save_annotations(whole, directory / "annotations" / "val.json")
+    later = [
+        image for image in whole.images if image.frame_id >= _video(whole, image.video_id).num_frames // 2
+    ]
+    ids = {image.id for image in later}
+    objects = [entry for entry in whole.annotations if entry.image_id in ids]
+    half = VideoAnnotations(whole.videos, later, objects, whole.categories)
+    save_annotations(half, directory / "annotations" / "test.json")
+    return directory
+
+
+def _video(annotations: VideoAnnotations, video_id: int) -> VideoEntry:
+    return next(video for video in annotations.videos if video.id == video_id)
+
+
+def _corner(video: str, frame_id: int) -> tuple[int, int]:
+    return (20 + 4 * frame_id if video == "right" else 60 - 4 * frame_id), 24
+
+
+def _frame(video: str, frame_id: int) -> np.ndarray:
+    """The red channel tells the frame, so that a test can see which one it was given."""
+    frame = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+    frame[..., 0] = 10 * frame_id
+    x, y = _corner(video, frame_id)
+    frame[y : y + 10, x : x + 14] = 230
+    return frame
+
+
+def _annotations() -> VideoAnnotations:
+    videos, images, objects = [], [], []
+    for video_id, (video, number) in enumerate(NUM_FRAMES.items(), start=1):
+        videos.append(VideoEntry(video_id, video, f"videos/{video}.mp4", WIDTH, HEIGHT, number))
+        for frame_id in range(number):
+            images.append(ImageEntry(len(images) + 1, video_id, frame_id, WIDTH, HEIGHT))
+            x, y = _corner(video, frame_id)
+            objects.append(
+                AnnotationEntry(
+                    len(objects) + 1, len(images), video_id, 1, (x, y, 14.0, 10.0), 140.0, 0, video_id
+                )
+            )
+    return VideoAnnotations(videos, images, objects, [CategoryEntry(1, "drone")])
