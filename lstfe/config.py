@@ -328,6 +328,8 @@ class SelectionConfig:
     num_frames: int = 2
     """Long-term frames kept (m of Table 4)."""
     similarity: Literal["cosine", "scaled_dot"] = "cosine"
+    backbone_gradient: bool = True
+    """Off: long-term frames train the relations but not the backbone, which makes their pass three times cheaper."""
 
     def __post_init__(self) -> None:
         _require(self.num_frames >= 0, f"selection.num_frames must be >= 0, got {self.num_frames}")
@@ -443,6 +445,9 @@ class TrainConfig:
     lr: float = 0.001
     """Peak learning rate at a global batch of `lr_batch_size`; scaled linearly with the batch."""
     lr_batch_size: int = 4
+    alignment_lr_factor: float = 0.1
+    """Learning rate of the feature alignment, as a share of `lr`: at the full rate its sampling offsets run away
+    before the features are worth aligning."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_iterations: int = 500
@@ -452,7 +457,11 @@ class TrainConfig:
     max_gradient_norm: float | None = None
     """Clip the global gradient norm; null = never."""
     still_iterations: int = 0
-    """First updates that train on still clips: the current frame is its own reference, one backbone pass a clip."""
+    """First updates that train on still clips: the current frame alone, without the temporal parts.
+
+    Far cheaper than whole clips, and the temporal parts learn faster on features that know the objects. The
+    one-cycle schedule runs once for each of the two phases.
+    """
     flip_probability: float = 0.5
     """Chance of a horizontal flip, one draw per clip."""
     colour_jitter: float = 0.0

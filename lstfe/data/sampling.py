@@ -61,8 +61,7 @@ class ClipSampler:
         random = np.random.default_rng((self._seed, _CLIP, clip_number))
         flip = bool(random.random() < self._flip_probability)
         if clip_number < self._num_still_clips:
-            layout = still_layout(self._config.num_short_term, self._config.num_candidates)
-            return ClipPlan(name, (frames[current],), layout, flip)
+            return ClipPlan(name, (frames[current],), ClipLayout(), flip)
         short_term = draw_short_term(current, len(frames), self._config, random)
         candidates = draw_candidates(current, len(frames), self._config.num_candidates, random)
         places = (current, *short_term, *candidates)
@@ -80,11 +79,6 @@ def clip_layout(num_short_term: int, num_candidates: int) -> ClipLayout:
     short_term = tuple(range(1, 1 + num_short_term))
     first = 1 + num_short_term
     return ClipLayout(short_term, short_term, tuple(range(first, first + num_candidates)))
-
-
-def still_layout(num_short_term: int, num_candidates: int) -> ClipLayout:
-    """Return the layout of a clip of one frame, which stands in for all of its reference frames."""
-    return ClipLayout((0,) * num_short_term, (0,) * num_short_term, (0,) * num_candidates)
 
 
 def draw_short_term(

@@ -6,6 +6,7 @@ with P proposals each, D embedding, E descriptor channels, K classes with the ba
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,7 @@ class LSTFENet(nn.Module):
         Otherwise: one Detections per clip, original pixels.
         """
         layout = batch.layout
-        features = self.extract(batch.images.flatten(0, 1)).unflatten(0, batch.images.shape[:2])
+        features = self.extract_clips(batch)
         short_term_frames = features[:, list(layout.relation)]
         enhanced = self.enhance(features[:, 0], features[:, list(layout.alignment)])
         long_term_frames = self.select_features(features[:, 0], features[:, list(layout.candidates)])
@@ -88,6 +89,12 @@ class LSTFENet(nn.Module):
         proposals = self.propose(maps, batch.image_sizes, self.config.proposals.current_top_k)
         output = self.detect(maps, proposals, short_term, long_term, len(layout.relation))
         return self.postprocess(output, batch.image_sizes, batch.original_sizes)
+
+    def temporal_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that only clips with reference frames train."""
+        for module in (self.alignment, self.pixel_aggregation, self.relation):
+            if module is not None:
+                yield from module.parameters()
 
     # ------------------------------------------------------------------ the boxes of Figure 1, one by one
 
@@ -162,6 +169,17 @@ class LSTFENet(nn.Module):
         )
 
     # --------------------------------------------------------------------------- combinations of them
+
+    def extract_clips(self, batch: ClipBatch) -> Tensor:
+        """Extract all frames of a batch, (B, T, C, h, w), the long-term candidates without gradient where set so."""
+        images, layout = batch.images, batch.layout
+        near = 1 + max((0, *layout.alignment, *layout.relation))
+        if self.config.selection.backbone_gradient or near == images.shape[1]:
+            return self.extract(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        short_term = self.extract(images[:, :near].flatten(0, 1)).unflatten(0, (len(images), near))
+        with torch.no_grad():
+            far = self.extract(images[:, near:].flatten(0, 1)).unflatten(0, (len(images), -1))
+        return torch.cat((short_term, far), dim=1)
 
     def select_features(self, current: Tensor, candidates: Tensor) -> Tensor:
         """Keep the selected candidates' features: (B, C, h, w), (B, L, C, h, w) -> (B, m, C, h, w)."""

@@ -128,6 +128,7 @@ class _Training:
         load_state(self.model, checkpoint.model, where=str(path), remedy=remedy)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.iteration, self.history = checkpoint.iteration, checkpoint.history
+        self.parallel = self._parallel()
         if self.world.rank < len(checkpoint.rng):
             restore_rng_state(checkpoint.rng[self.world.rank], self.world.device)
 
@@ -182,7 +183,19 @@ class _Training:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm)
         self.optimizer.step()
         self.iteration += 1
+        if self.iteration == train.still_iterations:
+            self.parallel = self._parallel()
         return {"loss": loss} | {f"loss_{name}": value for name, value in losses.items()}
+
+    def _parallel(self) -> LSTFENet | DistributedDataParallel:
+        """Return what computes the losses in this phase; still clips reach no temporal part."""
+        is_temporal = self.iteration >= self.config.train.still_iterations
+        for parameter in self.model.temporal_parameters():
+            parameter.requires_grad_(is_temporal)
+        if self.world.size == 1:
+            return self.model
+        # Parameters that get no gradient must not be known to it, or it would wait for theirs.
+        return DistributedDataParallel(self.model, broadcast_buffers=False)
 
     def _clip_numbers(self, count: int) -> range:
         """Return the numbers, over the whole training, of this process's `count` clips of the next update."""

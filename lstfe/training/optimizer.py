@@ -6,6 +6,7 @@ A schedule is a pure function of the iteration: resuming needs no scheduler stat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,11 +44,19 @@ def warmup_multistep(config: TrainConfig, iteration: int) -> float:
 
 
 def one_cycle(config: TrainConfig, iteration: int) -> float:
-    """Return the factor: half a cosine up over the warm-up, half a cosine down over the rest (Smith 2018)."""
-    rise = min(config.warmup_iterations, int(ONE_CYCLE_LONGEST_RISE * config.iterations))
-    if iteration < rise:
-        return _half_cosine(ONE_CYCLE_START, 1.0, iteration / rise)
-    return _half_cosine(1.0, ONE_CYCLE_END, (iteration - rise) / max(1, config.iterations - 1 - rise))
+    """Return the factor: half a cosine up over the warm-up, half a cosine down over the rest (Smith 2018).
+
+    The cycle runs once over the still clips, if any, and once over the rest of the training.
+    """
+    start, stop = 0, config.iterations
+    if iteration < config.still_iterations:
+        stop = config.still_iterations
+    elif config.still_iterations < config.iterations:
+        start = config.still_iterations
+    rise = min(config.warmup_iterations, int(ONE_CYCLE_LONGEST_RISE * (stop - start)))
+    if iteration - start < rise:
+        return _half_cosine(ONE_CYCLE_START, 1.0, (iteration - start) / rise)
+    return _half_cosine(1.0, ONE_CYCLE_END, (iteration - start - rise) / max(1, stop - start - 1 - rise))
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
@@ -59,9 +68,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     fused = next(model.parameters()).is_cuda
     lr = peak_learning_rate(config)
     if config.optimizer == "sgd":
-        groups = _sgd_groups(model, config.weight_decay)
-        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused)
-    return torch.optim.AdamW(_adamw_groups(model, config.weight_decay), lr=lr, fused=fused)
+        return torch.optim.SGD(_sgd_groups(model, config), lr=lr, momentum=config.momentum, fused=fused)
+    return torch.optim.AdamW(_adamw_groups(model, config), lr=lr, fused=fused)
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
@@ -70,22 +78,35 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
-def _sgd_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    trainable = _trainable(model)
-    biases = [parameter for name, parameter in trainable if name.split(".")[-1] == "bias"]
-    others = [parameter for name, parameter in trainable if name.split(".")[-1] != "bias"]
-    return [
-        {"params": others, "weight_decay": weight_decay, "lr_factor": 1.0},
-        {"params": biases, "weight_decay": 0.0, "lr_factor": BIAS_LR_FACTOR},
-    ]
+def _sgd_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    def settings(name: str, _: nn.Parameter) -> tuple[float, float]:
+        is_bias = name.split(".")[-1] == "bias"
+        return (0.0, BIAS_LR_FACTOR) if is_bias else (config.weight_decay, 1.0)
+
+    return _grouped(model, config, settings)
 
 
-def _adamw_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    parameters = [parameter for _, parameter in _trainable(model)]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "lr_factor": 1.0},
+def _adamw_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    def settings(_: str, parameter: nn.Parameter) -> tuple[float, float]:
         # Biases and norms: decay would only pull them away from where the norm needs them.
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr_factor": 1.0},
+        return (config.weight_decay if parameter.ndim > 1 else 0.0, 1.0)
+
+    return _grouped(model, config, settings)
+
+
+def _grouped(
+    model: nn.Module, config: TrainConfig, settings: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Gather the parameters by (weight decay, learning-rate factor), in the order in which these appear."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in _trainable(model):
+        weight_decay, factor = settings(name, parameter)
+        if name.split(".")[0] == "alignment":
+            factor *= config.alignment_lr_factor
+        groups.setdefault((weight_decay, factor), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay, "lr_factor": factor}
+        for (weight_decay, factor), parameters in groups.items()
     ]
 
 

@@ -37,6 +37,7 @@ SWITCHES: list[dict[str, dict[str, Any]]] = [
     {"pixel_aggregation": {"weights": "cosine"}},
     {"selection": {"enabled": False}},
     {"selection": {"similarity": "scaled_dot", "num_frames": 1}},
+    {"selection": {"backbone_gradient": False}},
     {"relation": {"stages": ()}},
     {"relation": {"variant": "no_location"}},
     {"relation": {"variant": "simple"}},
@@ -214,6 +215,27 @@ def test_a_reference_frame_counts_where_the_method_uses_it(
         after = detections_of(model, changed)[0]
         is_same = len(before) == len(after) and np.allclose(before.scores, after.scores, atol=1e-5)
         assert is_same != is_used
+
+
+@pytest.mark.parametrize("method", ["lstfe", "selsa"])
+def test_without_backbone_gradient_candidates_give_the_same_losses_and_no_gradient(
+    method: str, tiny: Tiny, build_model: BuildModel, make_batch: MakeBatch
+) -> None:
+    losses, reaches = [], []
+    for backbone_gradient in (True, False):
+        config = config_of(method, tiny(selection={"backbone_gradient": backbone_gradient}))
+        layout = layout_of(config)
+        batch = make_batch(2, layout=layout)
+        batch.images.requires_grad_()
+        losses.append(losses_of(build_model(config.model), batch))
+        sum(losses[-1].values()).backward()  # type: ignore[union-attr]
+        reaches.append([bool(batch.images.grad[:, i].any()) for i in range(batch.images.shape[1])])
+    num_near = 1 + len(layout.alignment)
+    assert all(reaches[0][:num_near])
+    assert any(reaches[0][num_near:])
+    assert reaches[1] == [True] * num_near + [False] * len(layout.candidates)
+    for name in LOSSES:
+        assert losses[1][name].item() == pytest.approx(losses[0][name].item(), rel=1e-4)
 
 
 def test_only_the_selected_candidates_go_on(build_model: BuildModel, make_batch: MakeBatch) -> None:
