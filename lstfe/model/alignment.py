@@ -11,6 +11,7 @@ a weighted sum of 4 * K * K rows per cell. Both forms are here; a test holds the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,18 +42,16 @@ class FeatureAlignment(nn.Module):
         self.kernel_size = config.kernel_size
         self.num_blocks = config.num_blocks
         taps = config.kernel_size**2
-        self.offset_convs = nn.ModuleList(
-            nn.Conv2d(2 * channels, 2 * taps, 3, padding=1) for _ in range(config.num_blocks)
-        )
+        offset_convs = [nn.Conv2d(2 * channels, 2 * taps, 3, padding=1) for _ in range(config.num_blocks)]
+        for parameter in (parameter for conv in offset_convs for parameter in conv.parameters()):
+            nn.init.zeros_(parameter)  # training starts from "no motion"
+        self.offset_convs = nn.ModuleList(offset_convs)
         # The k-th block's own mixture would never be used, so there are k - 1 of these.
         self.mixing_weights = nn.ParameterList(
             _identity_kernel(2 * channels, config.kernel_size) for _ in range(config.num_blocks - 1)
         )
         self.weight = _identity_kernel(channels, config.kernel_size)
         self.bias = nn.Parameter(torch.zeros(channels))
-        for conv in self.offset_convs:  # training starts from "no motion"
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
 
     def forward(self, current: Tensor, short_term: Tensor) -> Tensor:
         """Align every short-term frame onto the current one: (B, C, h, w), (B, S, C, h, w) -> (B, S, C, h, w)."""
@@ -64,7 +63,7 @@ class FeatureAlignment(nn.Module):
         """Compute the once-per-frame part of short-term frames: (B, S, C, h, w) -> maps with (B, S) in front."""
         lead, (channels, height, width) = features.shape[:-3], features.shape[-3:]
         flat = features.reshape(-1, channels, height, width)
-        response = F.conv2d(flat, self.offset_convs[0].weight[:, channels:], padding=1)
+        response = F.conv2d(flat, self._first_offset_conv().weight[:, channels:], padding=1)
         taps = tap_maps(flat, self.weight)
         return SupportMaps(
             features, response.reshape(*lead, *response.shape[1:]), taps.reshape(*lead, *taps.shape[1:])
@@ -82,7 +81,9 @@ class FeatureAlignment(nn.Module):
     def align_directly(self, current: Tensor, short_term: Tensor) -> Tensor:
         """Align with the plain deformable convolution, the reference form: same shapes as `forward`."""
         channels = self.channels
-        response = F.conv2d(short_term.flatten(0, 1), self.offset_convs[0].weight[:, channels:], padding=1)
+        response = F.conv2d(
+            short_term.flatten(0, 1), self._first_offset_conv().weight[:, channels:], padding=1
+        )
         offsets = self._sampling_offsets(
             current, short_term, response.reshape(*short_term.shape[:2], *response.shape[1:])
         )
@@ -91,7 +92,7 @@ class FeatureAlignment(nn.Module):
 
     def _sampling_offsets(self, current: Tensor, short_term: Tensor, response: Tensor) -> Tensor:
         """Return m_k, the last block's offsets: (B, S, 2*K*K, h, w)."""
-        first: nn.Conv2d = self.offset_convs[0]  # type: ignore[assignment]
+        first = self._first_offset_conv()
         # W [f_t; f_s] = W_t f_t + W_s f_s: the current frame's share is computed once for all S frames.
         own = F.conv2d(current, first.weight[:, : self.channels], first.bias, padding=1)
         offsets = own[:, None] + response
@@ -104,6 +105,9 @@ class FeatureAlignment(nn.Module):
             flat_offsets = offset_conv(pair)
         return flat_offsets.reshape(offsets.shape)
 
+    def _first_offset_conv(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.offset_convs[0])
+
     def _mix(self, pair: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
         if pair.is_cuda:
             return self._deform(pair, offsets, weight, None)
@@ -111,7 +115,8 @@ class FeatureAlignment(nn.Module):
         return sampled_sum(tap_maps(pair, weight), offsets, map_size, self.kernel_size)
 
     def _deform(self, features: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return deform_conv2d(features, offsets, weight, bias, padding=self.kernel_size // 2)
+        deformed: Tensor = deform_conv2d(features, offsets, weight, bias, padding=self.kernel_size // 2)
+        return deformed
 
 
 def tap_maps(features: Tensor, weight: Tensor) -> Tensor:

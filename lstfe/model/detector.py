@@ -121,7 +121,8 @@ class LSTFENet(nn.Module):
         """Compute objectness, box deltas, C5 and the descriptor of a feature map (B, C, h, w)."""
         c5 = self.backbone.high_level(features)
         roi_map = c5 if self.reduce is None else self.reduce(c5).relu()
-        return FrameMaps(roi_map, *self.proposal_network(features), describe_frame(c5))
+        objectness, box_deltas = self.proposal_network(features)
+        return FrameMaps(roi_map, objectness, box_deltas, describe_frame(c5))
 
     def descriptor(self, features: Tensor) -> Tensor:
         """Compute g(F) alone: (B, C, h, w) -> (B, E)."""
@@ -143,7 +144,7 @@ class LSTFENet(nn.Module):
             aligned=True,
         )
         embedded: Tensor = self.fc0(pooled.flatten(1)).relu()
-        return embedded.unflatten(0, boxes.shape[:2])
+        return embedded.reshape(*boxes.shape[:2], -1)
 
     def select(self, current_descriptor: Tensor, candidate_descriptors: Tensor) -> Tensor:
         """Frame selection: (B, E), (B, L, E) -> places of the kept candidates (B, m)."""
@@ -175,11 +176,16 @@ class LSTFENet(nn.Module):
         images, layout = batch.images, batch.layout
         near = 1 + max((0, *layout.alignment, *layout.relation))
         if self.config.selection.backbone_gradient or near == images.shape[1]:
-            return self.extract(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        short_term = self.extract(images[:, :near].flatten(0, 1)).unflatten(0, (len(images), near))
+            return self._extract_frames(images)
+        short_term = self._extract_frames(images[:, :near])
         with torch.no_grad():
-            far = self.extract(images[:, near:].flatten(0, 1)).unflatten(0, (len(images), -1))
+            far = self._extract_frames(images[:, near:])
         return torch.cat((short_term, far), dim=1)
+
+    def _extract_frames(self, images: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, T, C, h, w)."""
+        features = self.extract(images.flatten(0, 1))
+        return features.reshape(*images.shape[:2], *features.shape[1:])
 
     def select_features(self, current: Tensor, candidates: Tensor) -> Tensor:
         """Keep the selected candidates' features: (B, C, h, w), (B, L, C, h, w) -> (B, m, C, h, w)."""
@@ -187,7 +193,7 @@ class LSTFENet(nn.Module):
             return candidates
         with torch.no_grad():
             maps = torch.cat((current[:, None], candidates), dim=1)
-            descriptors = self.descriptor(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+            descriptors = self.descriptor(maps.flatten(0, 1)).reshape(*maps.shape[:2], -1)
             kept = self.select(descriptors[:, 0], descriptors[:, 1:])  # (B, m)
         return candidates[torch.arange(len(kept), device=kept.device)[:, None], kept]
 

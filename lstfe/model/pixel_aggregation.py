@@ -24,7 +24,7 @@ class PixelAggregation(nn.Module):
     def __init__(self, channels: int, config: PixelAggregationConfig) -> None:
         super().__init__()
         self.include_current = config.include_current
-        self.mask = _MASKS[config.weights](channels)
+        self.mask = _build_mask(channels, config)
 
     def forward(self, current: Tensor, aligned: Tensor) -> Tensor:
         """Enhance the current features: (B, C, h, w), (B, S, C, h, w) -> (B, C, h, w)."""
@@ -59,9 +59,8 @@ class _FoldedMask(nn.Module):
         of_aligned = F.conv2d(
             aligned.flatten(0, 1), backward_difference - forward_difference + other, padding=padding
         )
-        hidden = of_aligned.unflatten(0, aligned.shape[:2]) + of_current[:, None]
-        logits: Tensor = self.fuse(F.relu(hidden).flatten(0, 1))
-        return logits.unflatten(0, aligned.shape[:2])
+        hidden = _per_frame(of_aligned, aligned) + of_current[:, None]
+        return _per_frame(self.fuse(F.relu(hidden).flatten(0, 1)), aligned)
 
 
 class _EmbeddedMask(nn.Module):
@@ -73,7 +72,7 @@ class _EmbeddedMask(nn.Module):
         self.mask = _FoldedMask(2 * channels, channels, channels, kernel_size=3)
 
     def forward(self, current: Tensor, aligned: Tensor) -> Tensor:
-        embedded = self.embed(aligned.flatten(0, 1)).unflatten(0, aligned.shape[:2])
+        embedded = _per_frame(self.embed(aligned.flatten(0, 1)), aligned)
         logits: Tensor = self.mask(
             F.normalize(self.embed(current), dim=1, eps=_EPS), F.normalize(embedded, dim=2, eps=_EPS)
         )
@@ -87,9 +86,14 @@ class _CosineMask(nn.Module):
         return F.cosine_similarity(current[:, None], aligned, dim=2, eps=_EPS)[:, :, None]
 
 
-_MASKS = {
-    "lite": lambda channels: _FoldedMask(channels, 64, 1),
-    "paper": lambda channels: _FoldedMask(channels, channels // 4, channels),
-    "authors": _EmbeddedMask,
-    "cosine": lambda _channels: _CosineMask(),
-}
+def _build_mask(channels: int, config: PixelAggregationConfig) -> nn.Module:
+    if config.weights == "lite":
+        return _FoldedMask(channels, 64, 1)
+    if config.weights == "paper":
+        return _FoldedMask(channels, channels // 4, channels)
+    return _EmbeddedMask(channels) if config.weights == "authors" else _CosineMask()
+
+
+def _per_frame(maps: Tensor, frames: Tensor) -> Tensor:
+    """Give maps of (B*S, ...) the leading (B, S) of `frames`."""
+    return maps.reshape(*frames.shape[:2], *maps.shape[1:])

@@ -5,6 +5,8 @@ Shapes: B frames, A anchors per cell, h x w cells, N = h*w*A anchors, K proposal
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
@@ -32,7 +34,8 @@ class ProposalNetwork(nn.Module):
         self.box_deltas = nn.Conv2d(channels, num_anchors * 4, 1)
         for layer in (self.conv, self.objectness, self.box_deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(cast(Tensor, layer.bias))
+        self.cell_anchors: Tensor
         self.register_buffer("cell_anchors", cell_anchors(config), persistent=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

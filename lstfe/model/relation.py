@@ -130,7 +130,8 @@ class FeatureAggregation(nn.Module):
         kept = self._num_distilled(short_term.features.shape[1] // num_short)
 
         def best(values: Tensor) -> Tensor:
-            return values.unflatten(1, (num_short, -1))[:, :, :kept].flatten(1, 2)
+            frames = values.reshape(len(values), num_short, -1, *values.shape[2:])
+            return frames[:, :, :kept].flatten(1, 2)
 
         return RelatedProposals(best(short_term.features), best(short_term.boxes), best(short_term.valid))
 
@@ -155,17 +156,15 @@ class RelationStage(nn.Module):
         self.simple = nn.Linear(2 * width, width) if config.variant == "simple" else None
         self.location = LocationGate(config) if located else None
         if self.simple is None:
-            self.query = nn.Linear(width, width)
-            self.key = nn.Linear(width, width)
+            # A bias on the query projection and mu would be the same parameter twice; one on the key projection
+            # shifts all logits of a query alike, which softmax ignores.
+            self.query = nn.Linear(width, width, bias=False)
+            self.key = nn.Linear(width, width, bias=False)
             self.value = nn.Linear(width, width) if config.value_projection else None
             group_width = width // config.num_groups
-            # A bias on the query projection and mu would be the same parameter twice.
-            self.query.bias = None
             self.group_bias = (
                 nn.Parameter(torch.empty(config.num_groups, group_width)) if config.group_bias else None
             )
-            # A key bias shifts all logits of a query alike, which softmax ignores: it would never learn.
-            self.key.bias = None
         self._initialise()
 
     def forward(self, queries: RelatedProposals, references: RelatedProposals) -> Tensor:
@@ -207,7 +206,7 @@ class RelationStage(nn.Module):
         return torch.where(references.valid.any(dim=1)[:, None, None], mixed, x)
 
     def _grouped(self, features: Tensor) -> Tensor:
-        return features.unflatten(2, (self.config.num_groups, -1)).transpose(1, 2)
+        return features.reshape(*features.shape[:2], self.config.num_groups, -1).transpose(1, 2)
 
     def _initialise(self) -> None:
         for module in self.modules():

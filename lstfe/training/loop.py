@@ -111,9 +111,9 @@ class _Training:
         torch.manual_seed(config.train.seed)
         model = LSTFENet(config.model, num_classes=len(self.label_names) + 1)
         self.model = model.to(world.device).to(memory_format=torch.channels_last)
-        self.parallel = DistributedDataParallel(model) if world.size > 1 else model
         self.optimizer = build_optimizer(model, config.train)
         self.iteration = 0
+        self.parallel = self._parallel()
         self.history: list[dict[str, float]] = []
 
     def resume(self) -> None:
@@ -178,7 +178,7 @@ class _Training:
             losses: dict[str, Tensor] = self.parallel(batch)
         loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if train.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm)
         self.optimizer.step()
@@ -195,7 +195,7 @@ class _Training:
         if self.world.size == 1:
             return self.model
         # Parameters that get no gradient must not be known to it, or it would wait for theirs.
-        return DistributedDataParallel(self.model, broadcast_buffers=False)
+        return DistributedDataParallel(self.model)
 
     def _clip_numbers(self, count: int) -> range:
         """Return the numbers, over the whole training, of this process's `count` clips of the next update."""

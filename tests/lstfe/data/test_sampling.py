@@ -12,7 +12,6 @@ from lstfe.data.sampling import (
     clip_layout,
     draw_candidates,
     draw_short_term,
-    still_layout,
 )
 from lstfe.types import ClipLayout
 
@@ -97,14 +96,9 @@ def test_flips_are_as_frequent_as_asked() -> None:
     assert 60 < sum(plan.flip for plan in _plans(_sampler(), 200)) < 140
 
 
-def test_a_still_clips_frame_stands_in_for_all_its_references() -> None:
-    assert still_layout(2, 1) == ClipLayout((0, 0), (0, 0), (0,))
-    assert still_layout(0, 0) == ClipLayout()
-
-
 def test_still_clips_show_their_current_frame_alone_and_change_nothing_after_them() -> None:
     still, full = _plans(_sampler(num_still_clips=5), 20), _plans(_sampler(), 20)
-    assert {plan.layout for plan in still[:5]} == {still_layout(2, 4)}
+    assert {plan.layout for plan in still[:5]} == {ClipLayout()}
     assert [plan.frame_indices for plan in still[:5]] == [plan.frame_indices[:1] for plan in full[:5]]
     assert still[5:] == full[5:]
 

@@ -8,11 +8,12 @@ from lstfe.data.transforms import (
     IMAGE_MEAN,
     IMAGE_STD,
     collate,
+    jitter_colours,
     model_input_size,
     pad_to_one_size,
     to_model_input,
 )
-from lstfe.types import Clip, ClipLayout, Targets
+from lstfe.types import Clip, ClipBatch, ClipLayout, Targets
 
 CONFIG = ModelConfig(image_short_side=64, image_long_side=96)
 
@@ -92,3 +93,25 @@ def test_padding_leaves_a_fitting_image_alone() -> None:
 def test_clips_of_different_layouts_are_refused() -> None:
     with pytest.raises(ValueError, match="a batch needs clips of one layout"):
         collate([_clip(64, 96, [], 2), _clip(64, 96, [], 3)], CONFIG)
+
+
+def test_colours_change_alike_in_all_frames_of_a_clip_and_differ_between_clips() -> None:
+    images = torch.ones(2, 3, 3, 4, 4)
+    images[:, 1] = 2.0
+    batch = ClipBatch(images.clone(), ClipLayout(), [(4, 4)] * 2, [(4, 4)] * 2, seeds=[5, 6])
+    jitter_colours(batch, 0.3)
+    slope = batch.images[:, 1] - batch.images[:, 0]  # (B, 3, 4, 4): the scale of each channel
+    torch.testing.assert_close(batch.images[:, 2], batch.images[:, 0])
+    assert ((slope > 0.7**2) & (slope < 1.3**2)).all()
+    assert ((batch.images[:, 0] - slope).abs() <= 0.3 + 1e-6).all()
+    assert not torch.equal(batch.images[0], batch.images[1])
+
+
+def test_the_same_seeds_change_colours_alike() -> None:
+    first, second = (
+        ClipBatch(torch.rand(1, 1, 3, 2, 2).fill_(0.5), ClipLayout(), [(2, 2)], [(2, 2)], seeds=[9])
+        for _ in range(2)
+    )
+    jitter_colours(first, 0.2)
+    jitter_colours(second, 0.2)
+    assert torch.equal(first.images, second.images)

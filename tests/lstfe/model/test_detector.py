@@ -365,7 +365,7 @@ def load_preset(name: str, directory: Path) -> ModelConfig:
 
 
 @pytest.mark.parametrize(
-    ("preset", "channels", "fc0_inputs"), [("tiny", 128, 64), ("small", 1024, 256), ("parity", 1024, 2048)]
+    ("preset", "channels", "fc0_inputs"), [("tiny", 96, 64), ("small", 1024, 256), ("parity", 1024, 2048)]
 )
 def test_presets_build_and_detect_once(
     preset: str,

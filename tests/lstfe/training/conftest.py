@@ -62,6 +62,7 @@ def tiny_config() -> Config:
             lr=1e-3,
             lr_batch_size=2,
             warmup_iterations=2,
+            still_iterations=2,
             max_gradient_norm=10.0,
             num_workers=0,
             log_every=1,

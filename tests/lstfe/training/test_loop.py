@@ -91,7 +91,7 @@ def test_the_trained_model_knows_its_categories_and_is_ready_to_detect(
 def test_every_trainable_parameter_gets_a_gradient(
     tiny_config: Config, tiny_prepared: Path, tmp_path: Path, still_iterations: int
 ) -> None:
-    config = with_train(tiny_config, iterations=1, still_iterations=still_iterations)
+    config = with_train(tiny_config, iterations=2, still_iterations=still_iterations)
     model = train_quietly(config, tiny_prepared, tmp_path).model
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trainable
@@ -276,7 +276,7 @@ def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(
     tiny_config: Config, tiny_prepared: Path, tmp_path: Path
 ) -> None:
     # SGD: Adam divides by the size of the gradient, so where that is rounding alone, it steps at full length.
-    config = with_train(tiny_config, optimizer="sgd", lr=1e-2)
+    config = with_train(tiny_config, optimizer="sgd", lr=1e-2, amp="off")
     expected = train_quietly(config, tiny_prepared, tmp_path / "one")
     save_config(config, tmp_path / "config.yaml")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

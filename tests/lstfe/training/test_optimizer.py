@@ -121,3 +121,27 @@ def test_one_sgd_update_equals_the_formula_written_out() -> None:
     optimizer.step()
     assert model.weight.item() == pytest.approx(weight - 0.01 * (3.0 + 0.1 * weight))
     assert model.bias.item() == pytest.approx(bias - 0.02 * 1.0)
+
+
+def test_the_one_cycle_runs_once_for_still_clips_and_once_for_whole_ones() -> None:
+    config = TrainConfig(iterations=100, still_iterations=60, warmup_iterations=10, schedule="one_cycle")
+    factors = [one_cycle(config, iteration) for iteration in range(100)]
+    alone = [
+        TrainConfig(iterations=length, warmup_iterations=10, schedule="one_cycle") for length in (60, 40)
+    ]
+    assert factors[:60] == [one_cycle(alone[0], iteration) for iteration in range(60)]
+    assert factors[60:] == [one_cycle(alone[1], iteration) for iteration in range(40)]
+
+
+def test_the_feature_alignment_learns_at_its_own_share_of_the_rate() -> None:
+    model = nn.ModuleDict({"alignment": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    for optimizer in ("sgd", "adamw"):
+        built = build_optimizer(model, TrainConfig(optimizer=optimizer, alignment_lr_factor=0.25))
+        factors = {
+            name: group["lr_factor"]
+            for group in built.param_groups
+            for name, parameter in model.named_parameters()
+            if any(parameter is other for other in group["params"])
+        }
+        for kind in ("weight", "bias"):
+            assert factors[f"alignment.{kind}"] == pytest.approx(0.25 * factors[f"head.{kind}"])

@@ -1,0 +1,63 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 and make; they make their own environment in .venv.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check doctor compare clean
+
+# The first python that is new enough; `make PYTHON=/path/to/python3.12 demo` takes another.
+NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+help:
+	@echo "make demo      raw video to deployed detections, on the embedded data set"
+	@echo "make compare   the same budget for the single-frame comparator, and both in one table"
+	@echo "make test      the whole test suite"
+	@echo "make check     ruff, mypy, codespell"
+	@echo "make doctor    what this machine has, and what each missing part would give"
+	@echo "make clean     remove the environment and caches; data, models and runs stay"
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m pipelines.cli demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+doctor: $(INSTALLED)
+	@$(BIN)/python -m pipelines.cli doctor
+
+# --temp: it runs in a copy, so that params.yaml and artifacts/ here stay as they are.
+# PATH: DVC runs its stages through a shell, which must find this environment's python first.
+compare: export PATH := $(BIN):$(PATH)
+compare: $(INSTALLED)
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || \
+		{ echo "error: comparing experiments needs a git checkout with a commit: git clone the project" >&2; exit 2; }
+	$(BIN)/python -m dvc exp run --temp --force --name faster-rcnn --set-param model.method=faster_rcnn evaluate
+	$(BIN)/python -m pipelines.cli runs
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find lstfe deploy pipelines tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no python3 of version 3.11, 3.12 or 3.13 in PATH;" \
+		"install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "error: $(PYTHON) is not 3.11, 3.12 or 3.13 ($$($(PYTHON) --version 2>/dev/null || echo no Python at all));" \
+		"name one that is: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module;" \
+		"on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@if command -v uv >/dev/null; then \
+		uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable '.[dev]'; \
+	else \
+		$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@

@@ -1,0 +1,309 @@
+"""Write the graphs of `deploy.graphs` as standard ONNX, one file each.
+
+Every graph but `preprocess` is a thin module around the model's own parts, exported by `torch.onnx.export`.
+Where the model's sizes depend on data (suppression, dropped boxes), these modules have fixed sizes and masks.
+
+Shapes: see deploy/graphs.py; K proposals of the proposals graph, J object classes, M detections at most.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from deploy.graphs import Graph, GraphSizes, graphs_of
+from deploy.preprocess import preprocess_model
+from deploy.suppression import suppress, suppress_in_onnx
+from lstfe import boxes as box_geometry
+from lstfe.config import Config
+from lstfe.model.detector import LSTFENet
+from lstfe.model.proposals import flatten_maps
+from lstfe.model.relation import RelatedProposals
+
+# Below every score: the mark of a box that takes no part.
+_LOWEST = torch.finfo(torch.float32).min
+# As in lstfe.model.proposals: what a box clipped to nothing has left, pixels.
+_LEAST_SIDE_PX = 1e-3
+
+
+class BackboneGraph(nn.Module):
+    """image -> features and what is read off them."""
+
+    def __init__(self, model: LSTFENet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) -> (1, C, h, w), roi_map, objectness, box_deltas, (1, E)."""
+        features = self.model.extract(image)
+        maps = self.model.describe(features)
+        return features, maps.roi_map, maps.objectness, maps.box_deltas, maps.descriptor
+
+
+class AlignGraph(nn.Module):
+    """Features of the current and of the aligned frames -> what is read off the enhanced features."""
+
+    def __init__(self, model: LSTFENet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor, short_term_features: Tensor) -> tuple[Tensor, ...]:
+        """(1, C, h, w), (1, S, C, h, w) -> roi_map, objectness, box_deltas."""
+        assert self.model.alignment is not None
+        assert self.model.pixel_aggregation is not None
+        # The plain operator, not the commuted form: ONNX has DeformConv, and runtimes have kernels for it.
+        aligned = self.model.alignment.align_directly(features, short_term_features)
+        maps = self.model.describe(self.model.pixel_aggregation(features, aligned))
+        return maps.roi_map, maps.objectness, maps.box_deltas
+
+
+class ProposalsGraph(nn.Module):
+    """`ProposalNetwork.propose` for one frame, with masks in place of dropped boxes."""
+
+    def __init__(self, model: LSTFENet, num_proposals: int) -> None:
+        super().__init__()
+        self.network = model.proposal_network
+        self.num_proposals = num_proposals
+
+    def forward(self, objectness: Tensor, box_deltas: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, A, h, w), (1, 4A, h, w), (2,) -> boxes (1, K, 4) best first, valid (1, K)."""
+        config, number = self.network.config, self.network.config.pre_nms_top_k
+        logits, deltas = (part[0] for part in flatten_maps(objectness, box_deltas))
+        anchors = self.network.anchors((objectness.shape[2], objectness.shape[3]))
+        # A map may have fewer anchors than `number`; the added ones have no score and an empty box.
+        logits = torch.cat((logits, logits.new_full((number,), _LOWEST)))
+        deltas, anchors = (torch.cat((part, part.new_zeros((number, 4)))) for part in (deltas, anchors))
+        scores, best = logits.topk(number)  # ties go to the earlier anchor, as in a stable sort
+        boxes = box_geometry.decode(deltas[best], anchors[best], (1.0, 1.0, 1.0, 1.0))
+        boxes = _clip(boxes, image_size)
+        large = ((boxes[:, 2:] - boxes[:, :2]) > max(config.min_size_px, _LEAST_SIDE_PX)).all(dim=1)
+        scores = torch.where(large, scores, _LOWEST)
+        keep = suppress(boxes[None], scores[None], config.nms_iou, _LOWEST, self.num_proposals)[0]
+        return self._best(boxes, torch.where(keep, scores, _LOWEST))
+
+    def _best(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        missing = max(0, self.num_proposals - len(scores))
+        boxes = torch.cat((boxes, boxes.new_zeros((missing, 4))))
+        kept_scores, kept = torch.cat((scores, scores.new_full((missing,), _LOWEST))).topk(self.num_proposals)
+        valid = kept_scores > _LOWEST
+        return (boxes[kept] * valid[:, None])[None], valid[None]
+
+
+class RoiGraph(nn.Module):
+    """RoIAlign and the first fully connected layer."""
+
+    def __init__(self, model: LSTFENet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, roi_map: Tensor, boxes: Tensor) -> Tensor:
+        """(1, C', h, w), (1, any, 4) pixels -> (1, any, D)."""
+        return self.model.embed(roi_map, boxes)
+
+
+class RelationGraph(nn.Module):
+    """Long short-term feature aggregation and the detection head."""
+
+    def __init__(self, model: LSTFENet, sizes: GraphSizes) -> None:
+        super().__init__()
+        self.model = model
+        self.sizes = sizes
+
+    def forward(self, *proposals: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, boxes, valid of the current, short-term and long-term proposals -> logits, box deltas."""
+        roles = iter(RelatedProposals(*proposals[i : i + 3]) for i in range(0, len(proposals), 3))
+        current = next(roles)
+        nothing = RelatedProposals(current.features[:, :0], current.boxes[:, :0], current.valid[:, :0])
+        short_term = next(roles) if self.sizes.num_relation else nothing
+        long_term = next(roles) if self.sizes.num_long_term else nothing
+        related = self.model.relate(current, short_term, long_term, self.sizes.num_relation)
+        class_logits, box_deltas = self.model.head(related)
+        return class_logits, box_deltas
+
+
+class DecodeGraph(nn.Module):
+    """`DetectionHead.postprocess` for one frame, with a fixed number of detections."""
+
+    def __init__(self, model: LSTFENet) -> None:
+        super().__init__()
+        self.head = model.head
+
+    def forward(
+        self,
+        class_logits: Tensor,
+        class_box_deltas: Tensor,
+        boxes: Tensor,
+        valid: Tensor,
+        image_size: Tensor,
+        original_size: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(1, N, 1 + J), (1, N, 4 + 4J), (1, N, 4), (1, N), (2,), (2,) -> (M, 4), (M,) 0 = none, (M,)."""
+        config, num_objects = self.head.config, self.head.num_classes - 1
+        scores = class_logits[0].softmax(dim=1)[:, 1:]  # (N, J)
+        deltas = class_box_deltas[0].reshape(-1, num_objects + 1, 4)[:, 1:]
+        boxes = _clip(
+            box_geometry.decode(deltas, boxes[0][:, None], config.box_weights), image_size
+        )  # (N, J, 4)
+        scores = torch.where(valid[0][:, None] & (box_geometry.area(boxes) > 0), scores, 0.0)
+        keep = suppress(
+            boxes.transpose(0, 1),
+            scores.transpose(0, 1),
+            config.nms_iou,
+            config.score_threshold,
+            config.detections_per_frame,
+        )
+        scores = torch.where(
+            keep.transpose(0, 1), scores, 0.0
+        ).flatten()  # (N * J), the proposal's number outside
+        missing = max(0, config.detections_per_frame - len(scores))
+        scores = torch.cat((scores, scores.new_zeros(missing)))
+        boxes = torch.cat((boxes.flatten(0, 1), boxes.new_zeros((missing, 4))))
+        scores, best = scores.topk(config.detections_per_frame)
+        scale = (original_size.float() / image_size.float()).flip(0).repeat(2)
+        return boxes[best] * scale, scores, best % num_objects + 1
+
+
+def export_graphs(model: LSTFENet, config: Config, destination: Path) -> list[Path]:
+    """Write one ONNX file per graph of `config` (its method resolved) into `destination`; return their paths.
+
+    The model is left in the mode it came in. Equal weights give equal files: they hold no paths and no dates.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    was_training = model.training
+    model.eval()
+    try:
+        return [export_graph(graph.name, model, config, destination) for graph in graphs_of(config)]
+    finally:
+        model.train(was_training)
+
+
+def export_graph(name: str, model: LSTFENet, config: Config, destination: Path) -> Path:
+    """Write `<name>.onnx` into `destination`; the model is in evaluation mode."""
+    if name == "preprocess":
+        proto = preprocess_model(config.model, config.export.opset)
+    else:
+        proto = _trace(next(graph for graph in graphs_of(config) if graph.name == name), model, config)
+    path = destination / f"{name}.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def graph_module(name: str, model: LSTFENet, config: Config) -> nn.Module:
+    """Return the PyTorch side of a graph (any but `preprocess`, which is no part of the model)."""
+    sizes = GraphSizes.of(config)
+    modules: dict[str, Callable[[], nn.Module]] = {
+        "backbone": lambda: BackboneGraph(model),
+        "align": lambda: AlignGraph(model),
+        "proposals": lambda: ProposalsGraph(model, max(sizes.num_proposals, sizes.num_reference_proposals)),
+        "roi": lambda: RoiGraph(model),
+        "relation": lambda: RelationGraph(model, sizes),
+        "decode": lambda: DecodeGraph(model),
+    }
+    return modules[name]().eval()
+
+
+@torch.no_grad()
+def random_inputs(
+    name: str, model: LSTFENet, config: Config, *, image_size: tuple[int, int] = (64, 96), seed: int = 0
+) -> tuple[Tensor, ...]:
+    """Return inputs of a graph for a random image; `image_size` in multiples of 32 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = image_size
+    sizes, size = GraphSizes.of(config), torch.tensor(image_size)
+
+    def features(number: int) -> Tensor:
+        return model.extract(torch.randn((number, 3, height, width), generator=generator))
+
+    def proposals(number: int) -> tuple[Tensor, Tensor, Tensor]:
+        corners = (
+            torch.rand((1, number, 2, 2), generator=generator).sort(dim=2).values
+        )  # (..., corner, x or y)
+        boxes = corners.flatten(2) * torch.tensor([width, height, width, height])
+        valid = torch.arange(number)[None] < max(1, number - 2)  # a little padding
+        vectors = torch.randn((1, number, config.model.relation.embedding), generator=generator).relu()
+        return vectors, boxes * valid[:, :, None], valid
+
+    if name == "preprocess":  # a size that has to be scaled and padded
+        return (torch.randint(256, (height * 5 // 4, width + 7, 3), generator=generator, dtype=torch.uint8),)
+    if name == "backbone":
+        return (torch.randn((1, 3, height, width), generator=generator),)
+    if name == "align":
+        return features(1), features(sizes.num_alignment)[None]
+    maps = model.describe(features(1))
+    current = proposals(sizes.num_proposals)
+    if name == "proposals":
+        return maps.objectness, maps.box_deltas, size
+    if name == "roi":
+        return maps.roi_map, current[1]
+    if name == "relation":
+        related = proposals(sizes.num_relation * sizes.num_reference_proposals) if sizes.num_relation else ()
+        long_term = (
+            proposals(sizes.num_long_term * sizes.num_reference_proposals) if sizes.num_long_term else ()
+        )
+        return (*current, *related, *long_term)
+    # A spread of scores that a trained head has and a fresh one has not.
+    logits = torch.randn((1, sizes.num_proposals, model.head.num_classes), generator=generator) * 3
+    deltas = torch.randn((1, sizes.num_proposals, model.head.num_classes * 4), generator=generator)
+    return logits, deltas, *current[1:], size, size * 2
+
+
+def _trace(graph: Graph, model: LSTFENet, config: Config) -> onnx.ModelProto:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own deprecations
+        program = torch.onnx.export(
+            graph_module(graph.name, model, config),
+            random_inputs(graph.name, model, config),
+            input_names=graph.inputs,
+            output_names=graph.outputs,
+            opset_version=config.export.opset,
+            dynamo=True,
+            dynamic_shapes=_dynamic_shapes(graph.name),
+            custom_translation_table={torch.ops.lstfe.suppress.default: suppress_in_onnx},
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _dynamic_shapes(name: str) -> tuple[dict[int, Dim], ...] | None:
+    """Return which axes of a graph's inputs are free: map sizes everywhere, the number of boxes in `roi`."""
+    height, width = Dim("height"), Dim("width")
+    free = {2: height, 3: width}
+    if name == "backbone":
+        return ({2: 32 * height, 3: 32 * width},)
+    if name == "align":
+        return free, {3: height, 4: width}
+    if name == "proposals":
+        return free, free, {}
+    if name == "roi":
+        return free, {1: Dim("num_boxes")}
+    return None
+
+
+def _clip(boxes: Tensor, image_size: Tensor) -> Tensor:
+    """`boxes.clip_to_image` for an image size that is an input of the graph."""
+    limit = image_size.to(boxes.dtype).flip(0).repeat(2)  # width, height, width, height
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Drop the traces of source files that the exporter leaves at every node."""
+    del proto.metadata_props[:]
+    proto.doc_string = ""
+    for graph in (proto.graph, *proto.functions):
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]

@@ -1,0 +1,107 @@
+"""The contract between the exported graphs and whoever runs them: names, inputs, outputs, fixed sizes.
+
+State lives outside the graphs. N current proposals, P proposals of a reference frame, S aligned, R related
+and G long-term frames are fixed numbers; frame sizes, H x W and h x w are free. Missing proposals are zero
+boxes with a false `valid`. This module imports no torch, onnx or onnxruntime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lstfe.config import Config
+from lstfe.window import alignment_gaps, relation_gaps
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSizes:
+    """The fixed numbers of a detector's graphs; 0 where a method has no such part."""
+
+    num_proposals: int
+    """N, current frame; the proposals graph always gives max(N, P)."""
+    num_reference_proposals: int
+    """P, each reference frame: the best P of the same list."""
+    num_alignment: int
+    """S."""
+    num_relation: int
+    """R."""
+    num_long_term: int
+    """G, after the selection."""
+
+    @staticmethod
+    def of(config: Config) -> GraphSizes:
+        """Read the sizes off a configuration whose method is resolved."""
+        stages, inference = config.model.relation.stages, config.inference
+        aligned = config.model.alignment.num_blocks > 0
+        return GraphSizes(
+            num_proposals=config.model.proposals.current_top_k,
+            num_reference_proposals=config.model.proposals.reference_top_k,
+            num_alignment=len(alignment_gaps(inference)) if aligned else 0,
+            num_relation=len(relation_gaps(inference)) if "short_term" in stages else 0,
+            num_long_term=(
+                min(config.model.selection.num_frames, inference.num_candidates)
+                if "long_term" in stages
+                else 0
+            ),
+        )
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Length of axis 1 of the inputs that an export fixes."""
+        return {
+            "short_term_features": self.num_alignment,
+            "proposal_features": self.num_proposals,
+            "short_term_proposal_features": self.num_relation * self.num_reference_proposals,
+            "long_term_proposal_features": self.num_long_term * self.num_reference_proposals,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One ONNX file, `<name>.onnx`, with its inputs and outputs in order."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def graphs_of(config: Config) -> tuple[Graph, ...]:
+    """Return the graphs of a detector, in the order of Figure 1; parts that a method lacks have none.
+
+    preprocess frame (height, width, 3) uint8 RGB -> image (1, 3, H, W) padded, image_size (2,) before it
+    backbone   image -> features (1, C, h, w), roi_map, objectness, box_deltas, descriptor (1, E)
+    align      features, short_term_features (1, S, C, h, w) -> roi_map, objectness, box_deltas
+    proposals  objectness (1, A, h, w), box_deltas (1, 4A, h, w), image_size -> boxes (1, K, 4) best first,
+               valid (1, K); K = max(N, P)
+    roi        roi_map (1, C', h, w), boxes (1, any, 4) -> proposal_features (1, any, D)
+    relation   proposal_features, boxes, valid of the N current proposals, of R * P short-term and of G * P
+               long-term ones -> class_logits (1, N, classes), class_box_deltas (1, N, 4 * classes)
+    decode     class_logits, class_box_deltas, boxes, valid, image_size, original_size (2,) -> boxes (M, 4) in
+               original pixels, scores (M,) descending and 0 past the last one, labels (M,)
+    """
+    sizes = GraphSizes.of(config)
+    maps = ("roi_map", "objectness", "box_deltas")
+    proposals = ("proposal_features", "boxes", "valid")
+    relation_inputs: tuple[str, ...] = proposals
+    if sizes.num_relation:
+        relation_inputs += tuple(f"short_term_{name}" for name in proposals)
+    if sizes.num_long_term:
+        relation_inputs += tuple(f"long_term_{name}" for name in proposals)
+    head = ("class_logits", "class_box_deltas")
+    graphs = [
+        Graph("preprocess", ("frame",), ("image", "image_size")),
+        Graph("backbone", ("image",), ("features", *maps, "descriptor")),
+    ]
+    if sizes.num_alignment:
+        graphs.append(Graph("align", ("features", "short_term_features"), maps))
+    graphs += [
+        Graph("proposals", ("objectness", "box_deltas", "image_size"), ("boxes", "valid")),
+        Graph("roi", ("roi_map", "boxes"), ("proposal_features",)),
+        Graph("relation", relation_inputs, head),
+        Graph(
+            "decode",
+            (*head, "boxes", "valid", "image_size", "original_size"),
+            ("detection_boxes", "detection_scores", "detection_labels"),
+        ),
+    ]
+    return tuple(graphs)

@@ -1,0 +1,77 @@
+"""Runs the graphs of a bundle with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnxruntime
+
+from deploy.graphs import Graph, GraphSizes, graphs_of
+from lstfe.config import Config
+from lstfe.errors import UserError
+
+Array = npt.NDArray[Any]
+
+
+class GraphError(UserError):
+    """A graph file cannot be run, or is not the graph that the configuration asks for."""
+
+
+class OnnxGraphs:
+    """The graphs of one detector, each in a session of its own."""
+
+    def __init__(self, directory: Path, config: Config) -> None:
+        """Load `<graph>.onnx` of `directory` for every graph of `config`; raises GraphError."""
+        self._graphs = {graph.name: graph for graph in graphs_of(config)}
+        lengths = GraphSizes.of(config).lengths
+        self._sessions = {
+            name: _open(directory / f"{name}.onnx", graph, lengths) for name, graph in self._graphs.items()
+        }
+
+    def run(self, name: str, *inputs: Array) -> list[Array]:
+        """Run one graph: inputs and outputs as `graphs_of` lists them."""
+        graph = self._graphs[name]
+        feed = dict(zip(graph.inputs, inputs, strict=True))
+        outputs: list[Array] = self._sessions[name].run(list(graph.outputs), feed)
+        return outputs
+
+
+def _open(path: Path, graph: Graph, lengths: Mapping[str, int]) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # ONNX Runtime has threads of its own, which know nothing of the usual variable; 0 = one a core.
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    # The sessions take turns: threads of one that wait busily would take the cores from the next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises classes of its own that share no base
+        reason = " ".join(str(error).split())
+        raise GraphError(
+            f"{path}: not a graph that ONNX Runtime {onnxruntime.__version__} runs: {reason}"
+        ) from None
+    _check(session, path, graph, lengths)
+    return session
+
+
+def _check(
+    session: onnxruntime.InferenceSession, path: Path, graph: Graph, lengths: Mapping[str, int]
+) -> None:
+    advice = "export again with the configuration of the bundle"
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    names = [value.name for value in inputs], [value.name for value in outputs]
+    if names != (list(graph.inputs), list(graph.outputs)):
+        raise GraphError(
+            f"{path}: inputs {', '.join(names[0])}, outputs {', '.join(names[1])}; expected "
+            f"{', '.join(graph.inputs)} and {', '.join(graph.outputs)}; {advice}"
+        )
+    for value in inputs:
+        expected = lengths.get(value.name)
+        if expected is not None and value.shape[1] != expected:
+            raise GraphError(
+                f"{path}: {value.name} has {value.shape[1]} entries, this configuration gives {expected}; {advice}"
+            )

@@ -1,0 +1,65 @@
+"""How a command of this project ends: exit codes, one-line errors, and SIGTERM as an orderly exit."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+from urllib.error import URLError
+
+from lstfe.errors import UserError
+
+USER_ERROR = 2
+"""The user can mend it; the message says how."""
+TEMPORARY_FAILURE = 75
+"""The network failed (EX_TEMPFAIL of sysexits.h): the same command may work later, so the flow retries."""
+_NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError)
+
+
+class StageError(RuntimeError):
+    """A stage failed; its own message is already in the output."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_command(command: Callable[[], None]) -> NoReturn:
+    """Run `command` and exit: 0 when done, else a line on stderr and a code; own bugs keep a traceback."""
+    # A plain SIGTERM ends Python at once: no finally block, so children and MLflow runs would be left behind.
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for package in ("lstfe", "deploy", "pipelines"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        command()
+    except (UserError, *_NETWORK_ERRORS) as error:
+        _fail(_one_line(error), TEMPORARY_FAILURE if _is_temporary(error) else USER_ERROR)
+    except StageError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    sys.exit(0)
+
+
+def _is_temporary(error: BaseException) -> bool:
+    # A UserError raised from within a network error says it better, but is no less temporary.
+    return isinstance(error, _NETWORK_ERRORS) or isinstance(error.__context__, _NETWORK_ERRORS)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return f"the network failed: {error}; run the command again when it is back"
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _exit_on_sigterm(signal_number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal_number)

@@ -1,0 +1,106 @@
+"""`lstfe demo`: the whole way on the embedded videos, a detection at the end, and where to look."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from lstfe.config import load_config
+from lstfe.errors import UserError
+from pipelines.checkout import settle_git
+from pipelines.environment import apply_default_settings
+from pipelines.paths import DEMO, DEPLOYED, EVALUATED, PARAMS, PREPARED, RAW, TRAINED
+from pipelines.stage import outdated_stages
+from pipelines.tables import FIGURES, comparison, read_scores, score_row, text_table
+
+_STAMP = "bundle.json"
+
+
+def reproduce_stages(root: Path) -> dict[str, bool]:
+    """Bring all stages up to date with the Prefect flow; return which ran."""
+    apply_default_settings()
+    from pipelines.flows import reproduce
+
+    return dict(reproduce(root))
+
+
+def run_demo(root: Path) -> str:
+    """Bring everything up to date, detect on a test video, and return the closing screen. Runs in `root`."""
+    name = load_config(PARAMS).data.name
+    note = settle_git(root)
+    if outdated_stages(root):
+        reproduce_stages(root)
+    else:
+        print("all stages are up to date, nothing to run")
+    _detect(test_video(name))
+    return closing_screen(note)
+
+
+def test_video(name: str) -> Path:
+    """Return the test video with the most annotations, of any split where there is no test split."""
+    for split in ("test", "val", "train"):
+        path = PREPARED / name / "annotations" / f"{split}.json"
+        if path.is_file():
+            break
+    else:
+        raise UserError(f"{PREPARED / name}: no annotations; run `lstfe reproduce`")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    counts = dict.fromkeys((video["id"] for video in data["videos"]), 0)
+    for annotation in data["annotations"]:
+        counts[annotation["video_id"]] += 1
+    chosen = max(data["videos"], key=lambda video: counts[video["id"]])
+    return RAW / name / str(chosen["file_name"])
+
+
+def _detect(video: Path) -> None:
+    """Detect on `video` with the deployed bundle, unless this very bundle has done so."""
+    from deploy.detect import detect_source
+
+    wanted = {
+        "video": video.as_posix(),
+        "manifest": json.loads((DEPLOYED / "manifest.json").read_text(encoding="utf-8")),
+    }
+    stamp = DEMO / _STAMP
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+        return
+    print(detect_source(video, DEPLOYED, output_dir=DEMO).message)
+    stamp.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+def compared_runs() -> str:
+    """Return a table with the newest run of each method that had the current run's data and budget."""
+    from pipelines.tracking import finished_runs
+
+    runs = finished_runs()
+    current_id = json.loads((TRAINED / "run.json").read_text(encoding="utf-8"))["run_id"]
+    current = next((run for run in runs if run["id"] == current_id), None)
+    rows = comparison([current, *runs], like=current) if current else []
+    if not rows:
+        rows = [["this work tree", *score_row(read_scores(EVALUATED / "metrics.json")), ""]]
+    return text_table(("method", *FIGURES, "MLflow run"), rows)
+
+
+def closing_screen(note: str | None) -> str:
+    """Say in one screen what came out and where to look."""
+    tools = _tools_folder()
+    lines = [
+        "",
+        compared_runs(),
+        "",
+        f"annotated video   {DEMO / 'annotated.mp4'}",
+        f"detections        {DEMO / 'detections.json'}",
+        f"scores, misses    {EVALUATED}/metrics.json, {EVALUATED}/pictures/",
+        f"deployed bundle   {DEPLOYED}",
+        f"MLflow runs       {tools}/mlflow ui --workers 1 --backend-store-uri sqlite:///.work/mlflow.db",
+        "                  then http://127.0.0.1:5000",
+        f"Prefect page      {tools}/prefect server start, then http://127.0.0.1:4200",
+        f"another video     {tools}/lstfe detect VIDEO --bundle artifacts/deployed",
+        "the comparator    make compare",
+    ]
+    return "\n".join([*lines, note] if note else lines)
+
+
+def _tools_folder() -> str:
+    folder = Path(sys.executable).parent
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)

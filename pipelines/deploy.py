@@ -1,0 +1,35 @@
+"""Stage deploy: artifacts/exported -> artifacts/deployed, the bundle that leaves the project."""
+
+from __future__ import annotations
+
+import logging
+
+from deploy.bundle import MANIFEST_FILE, write_bundle
+from pipelines.command import run_command
+from pipelines.identity import origin_tags
+from pipelines.paths import DEPLOYED, EXPORTED
+from pipelines.tracking import continue_run
+from pipelines.trained import RUN, WEIGHTS, load_config_as_trained, load_label_names, load_record
+
+logger = logging.getLogger("pipelines.deploy")
+
+
+def deploy() -> None:
+    """Collect graphs, weights, configuration and label names in one folder, with a hash of each."""
+    with continue_run(RUN, stage="deploy") as run:
+        bundle = write_bundle(
+            DEPLOYED,
+            config=load_config_as_trained(),
+            label_names=load_label_names(),
+            weights=WEIGHTS,
+            graphs_dir=EXPORTED,
+            created_from=origin_tags().get("git.commit", "unknown"),
+            run_id=load_record()["run_id"],
+        )
+        run.set_tags({"bundle.version": bundle.manifest.model_version})
+        run.log_files([DEPLOYED / MANIFEST_FILE], "deployed")
+    logger.info("deployed %s, version %s", DEPLOYED, bundle.manifest.model_version)
+
+
+if __name__ == "__main__":
+    run_command(deploy)

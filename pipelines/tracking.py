@@ -1,0 +1,367 @@
+"""MLflow, and its only importer: it remembers and compares, and may be down at any time.
+
+A training writes its metrics to a local journal; a thread carries them to MLflow in batches, so that neither
+a slow nor a dead server stalls or fails a stage. Later stages go on with the run that `train` opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from lstfe.config import Config, flatten, load_config
+from lstfe.errors import UserError
+from pipelines.environment import apply_default_settings
+from pipelines.identity import origin_tags
+from pipelines.journal import Entry, Journal, read_journal
+from pipelines.paths import work_dir
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "lstfe"
+JOURNAL_FILE = "history.jsonl"
+RUN_FILE = "run.json"
+
+_DELIVERY_SECONDS = 5.0
+_DOWN_SECONDS = 60.0
+_PROBE_SECONDS = 3.0
+_MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
+_MAX_DIGEST = 36
+
+_Result = TypeVar("_Result")
+Action = Callable[[Any, str], _Result]
+"""Takes MLflow's client and the experiment's id."""
+
+
+class Store:
+    """MLflow at best effort: a failure is reported once, and nothing is tried again for a minute."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+        self._experiment_id = ""
+        self._down_until = 0.0
+        self._is_reported = False
+        self._lock = threading.RLock()
+
+    def attempt(self, action: Action[_Result], *, at_last: bool = False) -> _Result | None:
+        """Return what `action` returns, None when MLflow is down; `at_last` tries even after a failure."""
+        with self._lock:
+            if time.monotonic() < self._down_until and not at_last:
+                return None
+            try:
+                self._connect()
+                return action(self._client, self._experiment_id)
+            except Exception as error:  # whatever it is, it must not cost a training
+                self._down_until = time.monotonic() + _DOWN_SECONDS
+                self._report(error)
+                return None
+
+    def _report(self, error: Exception) -> None:
+        if not self._is_reported:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            logger.warning("MLflow is not there, going on without it (metrics are kept on disk): %s", reason)
+        self._is_reported = True
+
+    def _connect(self) -> None:
+        apply_default_settings()
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        _require_listener(uri)
+        if self._client is not None:
+            return
+        # Its schema set-up tells of every table; the message above says what matters.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        work_dir().mkdir(parents=True, exist_ok=True)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        self._experiment_id = _find_experiment(client, uri)
+        self._client = client
+
+
+class Run:
+    """One MLflow run; each method does what it can and never raises because MLflow is down."""
+
+    def __init__(self, store: Store, open_run: Action[str], journal: Journal | None = None) -> None:
+        self._store, self._open_run, self._journal = store, open_run, journal
+        self.id: str | None = None
+        """MLflow's run id; None as long as MLflow could not be reached."""
+
+    @property
+    def journal(self) -> Path:
+        """The training's metrics on local disk."""
+        assert self._journal is not None, "only a training has a journal"
+        return self._journal.path
+
+    def log(self, metrics: dict[str, float], iteration: int) -> None:
+        """Keep metrics of one iteration: at once on local disk, in MLflow a few seconds later."""
+        if self._journal is not None:
+            self._journal.append(metrics, iteration)
+
+    def log_summary(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics that belong to no iteration."""
+        entry = {"iteration": 0, "time": time.time(), **metrics}
+        self._attempt(lambda client, run_id: _log_entries(client, run_id, [entry]))
+
+    def log_files(self, paths: Iterable[Path], folder: str) -> None:
+        """Copy files into the run's `folder`."""
+        files = list(paths)
+
+        def copy(client: Any, run_id: str) -> None:
+            for path in files:
+                client.log_artifact(run_id, str(path), folder)
+
+        self._attempt(copy)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Store a text as the run's file `name`."""
+        self._attempt(lambda client, run_id: client.log_text(run_id, text, name))
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags, those that are None left out."""
+
+        def set_each(client: Any, run_id: str) -> None:
+            for name, value in tags.items():
+                if value is not None:
+                    client.set_tag(run_id, name, str(value))
+
+        self._attempt(set_each)
+
+    def deliver(self, *, at_last: bool = False) -> None:
+        """Open the run if that has not worked yet, then send what the journal has and MLflow lacks."""
+        if self.id is None:
+            self.id = self._store.attempt(self._open_run, at_last=at_last)
+        if self._journal is None:
+            return
+        entries = self._journal.undelivered()
+        send = partial(_log_entries, entries=entries)
+        if entries and self._attempt(send, at_last=at_last):
+            self._journal.mark_delivered(len(entries))
+
+    def close(self, status: str) -> None:
+        """Send what is left and end the run as FINISHED, FAILED or KILLED."""
+        self.deliver(at_last=True)
+        self._attempt(lambda client, run_id: client.set_terminated(run_id, status))
+
+    def _attempt(self, action: Action[object], *, at_last: bool = False) -> bool:
+        """Return whether `action` was done on this run."""
+        run_id = self.id
+        if run_id is None:
+            return False
+
+        def act(client: Any, _: str) -> bool:
+            action(client, run_id)
+            return True
+
+        return self._store.attempt(act, at_last=at_last) is True
+
+
+@contextlib.contextmanager
+def training_run(config: Config, *, train_key: str, state_dir: Path, data_md5: str) -> Iterator[Run]:
+    """Open the run of a training, or go on with the one that an interrupted training left in `state_dir`."""
+
+    def open_run(client: Any, experiment_id: str) -> str:
+        remembered = _remembered_id(state_dir)
+        run_id = remembered if remembered and _exists(client, remembered) else None
+        if run_id is None:
+            run_id = _create(client, experiment_id, config, {"train.key": train_key, "data.md5": data_md5})
+            _log_data_set(client, run_id, config.data.name, data_md5)
+        state_dir.joinpath(RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
+        client.update_run(run_id, status="RUNNING")
+        _end_stale_runs(client, experiment_id, train_key, keep=run_id)
+        return run_id
+
+    run = Run(Store(), open_run, Journal(state_dir / JOURNAL_FILE))
+    with _ended_by_outcome(run), _delivered_regularly(run):
+        yield run
+
+
+@contextlib.contextmanager
+def continue_run(run_file: Path, *, stage: str) -> Iterator[Run]:
+    """Go on with the run that `run_file` names, or with a copy where MLflow lacks it (`restored_from`)."""
+    if not run_file.is_file():
+        raise UserError(f"{run_file}: no such file, expected a trained model; run `lstfe reproduce`")
+    record = json.loads(run_file.read_text(encoding="utf-8"))
+
+    def open_run(client: Any, experiment_id: str) -> str:
+        run_id = record["run_id"]
+        if not (run_id and _exists(client, run_id)):
+            run_id = _restored(client, experiment_id, run_file.parent, record)
+        client.update_run(run_id, status="RUNNING")
+        for name, value in origin_tags().items():
+            client.set_tag(run_id, name if name == "dvc.lock.md5" else f"{stage}.{name}", value)
+        return str(run_id)
+
+    run = Run(Store(), open_run)
+    with _ended_by_outcome(run):
+        run.deliver()
+        yield run
+
+
+def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
+    """Return finished runs, newest first, as id, started, params, metrics, tags; none without MLflow."""
+
+    def find(client: Any, experiment_id: str) -> list[dict[str, Any]]:
+        found = client.search_runs(
+            [experiment_id],
+            filter_string="attributes.status = 'FINISHED'",
+            max_results=limit,
+            order_by=["attributes.start_time DESC"],
+        )
+        return [
+            {
+                "id": run.info.run_id,
+                "started": run.info.start_time / 1000,
+                "params": dict(run.data.params),
+                "metrics": dict(run.data.metrics),
+                "tags": dict(run.data.tags),
+            }
+            for run in found
+        ]
+
+    return Store().attempt(find) or []
+
+
+@contextlib.contextmanager
+def _ended_by_outcome(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        run.close("FAILED")
+        raise
+    except BaseException:  # Ctrl-C, or SIGTERM turned into SystemExit
+        run.close("KILLED")
+        raise
+    run.close("FINISHED")
+
+
+@contextlib.contextmanager
+def _delivered_regularly(run: Run) -> Iterator[None]:
+    """Open the run now; then deliver every few seconds in a thread of its own."""
+    run.deliver()
+    is_over = threading.Event()
+
+    def carry() -> None:
+        while not is_over.wait(_DELIVERY_SECONDS):
+            run.deliver()
+
+    courier = threading.Thread(target=carry, name="mlflow-courier", daemon=True)
+    courier.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        courier.join(timeout=30)
+
+
+def _create(client: Any, experiment_id: str, config: Config, tags: dict[str, str]) -> str:
+    origin = origin_tags()
+    suffix = origin.get("dvc.exp_name") or tags["train.key"][:6]
+    source = {"mlflow.source.name": "pipelines.train"}
+    if "git.commit" in origin:
+        source["mlflow.source.git.commit"] = origin["git.commit"]
+    run = client.create_run(
+        experiment_id,
+        tags=source | origin | tags,
+        run_name=f"{config.model.method}-{config.model.preset}-{suffix}",
+    )
+    run_id = str(run.info.run_id)
+    _log_params(client, run_id, config)
+    return run_id
+
+
+def _restored(client: Any, experiment_id: str, trained: Path, record: Mapping[str, Any]) -> str:
+    """Copy a training's run from its files: parameters, metrics, key; the next stage finds the copy again."""
+    old = record["run_id"] or f"untracked-{record['train_key']}"
+    copies = f"tags.restored_from = '{old}'"
+    found = client.search_runs([experiment_id], filter_string=copies, max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {name: record[key] for name, key in (("train.key", "train_key"), ("data.md5", "data_md5"))}
+    run_id = _create(client, experiment_id, load_config(trained / "config.yaml"), tags)
+    client.set_tag(run_id, "restored_from", old)
+    _log_entries(client, run_id, read_journal(trained / JOURNAL_FILE))
+    return run_id
+
+
+def _log_entries(client: Any, run_id: str, entries: Sequence[Entry]) -> None:
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(name, float(value), int(entry["time"] * 1000), int(entry["iteration"]))
+        for entry in entries
+        for name, value in entry.items()
+        if name not in ("iteration", "time") and isinstance(value, (int, float))
+    ]
+    for start in range(0, len(metrics), _MAX_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
+
+
+def _log_params(client: Any, run_id: str, config: Config) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(name, str(value)[:6000]) for name, value in flatten(config).items()]
+    for start in range(0, len(params), _MAX_PARAMS):
+        client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
+
+
+def _log_data_set(client: Any, run_id: str, name: str, md5: str) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": f"data/prepared/{name}"})
+    data_set = Dataset(name=name, digest=md5[:_MAX_DIGEST], source_type="local", source=source)
+    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+
+
+def _end_stale_runs(client: Any, experiment_id: str, train_key: str, *, keep: str) -> None:
+    """End what a kill left RUNNING: nobody else will."""
+    stale = f"tags.`train.key` = '{train_key}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], filter_string=stale):
+        if run.info.run_id != keep:
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _exists(client: Any, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return False
+        raise
+
+
+def _remembered_id(state_dir: Path) -> str | None:
+    try:
+        return str(json.loads(state_dir.joinpath(RUN_FILE).read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _find_experiment(client: Any, uri: str) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        # MLflow freezes the location, by default one below the folder that happens to be current.
+        local = (work_dir() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+        return str(client.create_experiment(EXPERIMENT, artifact_location=local))
+    return str(found.experiment_id)
+
+
+def _require_listener(uri: str) -> None:
+    """Raise OSError when nobody listens at an http address; MLflow itself would retry for a long time."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=_PROBE_SECONDS).close()

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.export_onnx import export_graph
+from deploy.graphs import graphs_of
+from deploy.parity import ParityError, RowDifference, ValueDifference, check_parity
+from lstfe.data.coco_video import (
+    AnnotationEntry,
+    CategoryEntry,
+    ImageEntry,
+    VideoAnnotations,
+    VideoEntry,
+    save_annotations,
+)
+from lstfe.data.frames import write_frames
+
+NUM_FRAMES = 5
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, make_frames: Callable[..., Any]) -> Path:
+    """Return a prepared data set of one short video with an object in every frame."""
+    for folder in ("annotations", "frames"):
+        (tmp_path / "prepared" / folder).mkdir(parents=True)
+    height, width = 64, 96
+    annotations = VideoAnnotations(
+        videos=[VideoEntry(1, "clip", "clip.mp4", width, height, NUM_FRAMES)],
+        images=[ImageEntry(i + 1, 1, i, width, height) for i in range(NUM_FRAMES)],
+        annotations=[
+            AnnotationEntry(i + 1, i + 1, 1, 1, (10.0, 10.0, 20.0, 12.0), 240.0) for i in range(NUM_FRAMES)
+        ],
+        categories=[CategoryEntry(1, "drone"), CategoryEntry(2, "bird")],
+    )
+    save_annotations(annotations, tmp_path / "prepared" / "annotations" / "test.json")
+    write_frames(tmp_path / "prepared" / "frames" / "clip.zip", enumerate(make_frames(NUM_FRAMES)), 95)
+    return tmp_path / "prepared"
+
+
+def rows(*boxes: tuple[float, ...]) -> np.ndarray:
+    return np.array(boxes, float).reshape(-1, 6)
+
+
+def test_no_boxes_differ_in_nothing() -> None:
+    difference = RowDifference()
+    difference.add(rows(), rows(), tolerance=1e-3)
+    assert difference == RowDifference()
+
+
+def test_boxes_are_compared_with_their_counterparts_in_any_order() -> None:
+    one, other = (0, 0, 100, 100, 0.9, 1), (50, 50, 60, 60, 0.8, 1)
+    moved = (50.05, 50, 60, 60, 0.8005, 1)
+    difference = RowDifference()
+    difference.add(rows(one, other), rows(moved, one), tolerance=1e-3)
+    assert (difference.num_boxes, difference.num_unmatched) == (4, 0)
+    assert difference.box_px == pytest.approx(0.05)
+    assert difference.score == pytest.approx(0.0005)
+    assert difference.relative == pytest.approx(0.0005)
+
+
+def test_boxes_without_a_counterpart_are_counted_on_both_sides() -> None:
+    difference = RowDifference()
+    box = (0, 0, 10, 10, 0.9, 1)
+    difference.add(
+        rows(box, (0, 0, 10, 10, 0.9, 2)),
+        rows(box, (3, 0, 10, 10, 0.9, 1), (0, 0, 10, 10, 0.5, 1)),
+        tolerance=1e-3,
+    )
+    assert (difference.num_boxes, difference.num_unmatched) == (5, 3)
+
+
+def test_values_are_compared_relative_to_the_largest() -> None:
+    difference = ValueDifference()
+    difference.add(np.array([100.0, 1.0]), np.array([100.0, 2.0]))
+    difference.add(np.array([], float), np.array([], float))
+    assert difference == ValueDifference(absolute=1.0, relative=0.01)
+
+
+def test_the_report_covers_every_graph_and_the_ap_of_both_backends(
+    export: Callable[..., Any], prepared: Path, tmp_path: Path
+) -> None:
+    exported = export("lstfe")
+    config = replace(exported.config, export=replace(exported.config.export, parity_frames=NUM_FRAMES))
+    report = check_parity(exported.model, config, exported.directory, prepared_dir=prepared)
+    assert json.loads((exported.directory / "parity.json").read_text()) == report
+    assert set(report["graphs"]) == {graph.name for graph in graphs_of(config)}
+    assert all(kind["relative"] <= 2e-4 for graph in report["graphs"].values() for kind in graph.values())
+    assert report["num_frames"] == NUM_FRAMES
+    assert report["detections"]["num_boxes"] > 0
+    assert report["detections"]["num_unmatched"] == 0
+    for protocol in ("coco", "voc07"):
+        by_backend = [report["scores"][backend][protocol]["AP50"] for backend in ("torch", "onnx")]
+        assert by_backend[0] == pytest.approx(by_backend[1])
+
+
+def test_a_graph_of_other_weights_is_refused_and_the_report_written(
+    export: Callable[..., Any], build_model: Callable[..., Any], prepared: Path, tmp_path: Path
+) -> None:
+    exported = export("lstfe")
+    for path in exported.directory.glob("*.onnx"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    other, _ = build_model()
+    other.fc0.weight.data *= 1.01
+    export_graph("roi", other, exported.config, tmp_path)
+    with pytest.raises(ParityError, match=r"graph roi differs from PyTorch by .* on random") as caught:
+        check_parity(exported.model, exported.config, tmp_path, prepared_dir=prepared)
+    assert "\n" not in str(caught.value)
+    assert json.loads((tmp_path / "parity.json").read_text())["graphs"]["roi"]["random"]["relative"] > 1e-3

@@ -1,0 +1,134 @@
+"""dvc.yaml says the truth: stages, sections and code."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from lstfe.config import Config, load_config
+from pipelines.stage import stage_order
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("render", "prepare", "train", "evaluate", "export", "deploy")
+PACKAGES = ("lstfe", "deploy", "pipelines")
+
+# Code that watches or carries, and shapes no output. Every line needs its reason.
+WITHOUT_EFFECT = {
+    "lstfe/errors.py": "messages",
+    "lstfe/config.py": "DVC compares the values themselves; train, where defaults count, depends on it",
+    "pipelines/command.py": "exit codes",
+    "pipelines/environment.py": "settings",
+    "pipelines/identity.py": "names and tags",
+    "pipelines/journal.py": "tracking",
+    "pipelines/launch.py": "how many processes, which is no part of an experiment",
+    "pipelines/paths.py": "names of folders, which dvc.yaml repeats",
+    "pipelines/tables.py": "output to the terminal",
+    "pipelines/tracking.py": "tracking",
+}
+# Validation watches a training and never steers it: a new figure must not cost a new training.
+WATCHES_TRAINING = ("lstfe/evaluation/", "lstfe/stream.py")
+
+
+def _pipeline() -> dict[str, Any]:
+    return dict(YAML(typ="safe", pure=True).load(ROOT.joinpath("dvc.yaml").read_text()))
+
+
+def _module_file(name: str) -> str | None:
+    path = ROOT / Path(*name.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return file.relative_to(ROOT).as_posix()
+    return None
+
+
+@cache
+def _imported_files(file: str) -> frozenset[str]:
+    """The project's files that run when a file is imported; imports within functions belong to other uses."""
+    names: set[str] = set()
+    for node in ast.parse(ROOT.joinpath(file).read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    names |= {parent for name in names for parent in _parents(name)}
+    inside = (_module_file(name) for name in names if name.split(".")[0] in PACKAGES)
+    return frozenset(found for found in inside if found and not _is_empty(found))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _is_empty(file: str) -> bool:
+    """Whether a file holds a docstring at most."""
+    return not any(not isinstance(node, ast.Expr) for node in ast.parse(ROOT.joinpath(file).read_text()).body)
+
+
+def _files_behind(stage: str) -> set[str]:
+    start = f"pipelines/{stage}.py"
+    seen, waiting = {start}, [start]
+    while waiting:
+        for found in _imported_files(waiting.pop()) - seen:
+            if found in WITHOUT_EFFECT or (stage == "train" and found.startswith(WATCHES_TRAINING)):
+                continue
+            seen.add(found)
+            waiting.append(found)
+    return seen
+
+
+def _code_deps(stage: str) -> list[str]:
+    deps = _pipeline()["stages"][stage]["deps"]
+    return [dep for dep in deps if dep.split("/")[0] in PACKAGES]
+
+
+def _is_covered(file: str, deps: list[str]) -> bool:
+    return any(file == dep or file.startswith(f"{dep}/") for dep in deps)
+
+
+def test_dvc_reads_the_stages_in_the_order_of_the_design() -> None:
+    assert tuple(stage_order(ROOT)) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_a_file_with_one_short_command(stage: str) -> None:
+    assert _pipeline()["stages"][stage]["cmd"] == f"python -m pipelines.{stage}"
+    assert len((ROOT / "pipelines" / f"{stage}.py").read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage: str) -> None:
+    deps = _code_deps(stage)
+
+    assert sorted(file for file in _files_behind(stage) if not _is_covered(file, deps)) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_dependency_is_listed_that_the_stage_does_not_import(stage: str) -> None:
+    used = _files_behind(stage) | {"lstfe/config.py"}
+
+    assert [dep for dep in _code_deps(stage) if not any(_is_covered(file, [dep]) for file in used)] == []
+
+
+def test_params_yaml_holds_every_key_of_every_section_but_model() -> None:
+    """A default in config.py may then change without DVC noticing: only train depends on that file."""
+    written = YAML(typ="safe", pure=True).load(ROOT.joinpath("params.yaml").read_text())
+    for section in dataclasses.fields(Config):
+        if section.name != "model":
+            expected = {
+                item.name
+                for item in dataclasses.fields(getattr(load_config(ROOT / "params.yaml"), section.name))
+            }
+            assert set(written[section.name]) == expected, section.name
+
+
+def test_every_output_is_cached_so_that_going_back_to_old_parameters_is_free() -> None:
+    for stage in _pipeline()["stages"].values():
+        assert all(isinstance(out, str) for out in stage["outs"])
+        assert "metrics" not in stage

@@ -1,0 +1,200 @@
+"""MLflow remembers; and nothing stops when it cannot."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lstfe.config import Config, save_config
+from pipelines.journal import read_journal
+from pipelines.tracking import Run, continue_run, finished_runs, training_run
+
+_DATA_MD5 = "0123456789abcdef0123456789abcdef.dir"
+
+
+@pytest.fixture
+def client(mlflow_store: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{mlflow_store}")
+
+
+def _train(state_dir: Path, *iterations: int, error: BaseException | None = None) -> Run:
+    with training_run(Config(), train_key="key1", state_dir=state_dir, data_md5=_DATA_MD5) as run:
+        for iteration in iterations:
+            run.log({"loss": 1.0 / iteration}, iteration)
+        if error is not None:
+            raise error
+    return run
+
+
+def _trained(run: Run, folder: Path) -> Path:
+    """Write what a training leaves behind, as far as tracking reads it."""
+    folder.mkdir()
+    save_config(Config(), folder / "config.yaml")
+    (folder / "history.jsonl").write_bytes(run.journal.read_bytes())
+    record = {"run_id": run.id, "train_key": "key1", "data_md5": _DATA_MD5}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder / "run.json"
+
+
+def _steps(client: Any, run_id: str | None) -> list[int]:
+    return [point.step for point in client.get_metric_history(run_id, "loss")]
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_without_runs_there_is_nothing_to_compare() -> None:
+    assert finished_runs() == []
+
+
+def test_a_run_holds_parameters_curves_origin_and_data(client: Any, tmp_path: Path) -> None:
+    run = _train(tmp_path / "state", 10, 20)
+
+    stored = client.get_run(run.id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params["model.method"] == "lstfe"
+    assert stored.data.params["train.iterations"] == "600"
+    assert stored.data.tags["train.key"] == "key1"
+    assert stored.data.tags["data.md5"] == _DATA_MD5
+    assert stored.inputs.dataset_inputs[0].dataset.digest == _DATA_MD5
+    assert _steps(client, run.id) == [10, 20]
+
+
+def test_later_stages_add_to_the_same_run(client: Any, tmp_path: Path) -> None:
+    run = _train(tmp_path / "state", 10)
+    run_file = _trained(run, tmp_path / "trained")
+    picture = tmp_path / "miss.jpg"
+    picture.write_bytes(b"jpeg")
+
+    with continue_run(run_file, stage="evaluate") as continued:
+        continued.log_summary({"voc07.AP50": 0.75})
+        continued.log_files([picture], "misses")
+        continued.log_text("all well", "note.txt")
+        continued.set_tags({"deployed": True, "unknown": None})
+
+    stored = client.get_run(run.id)
+    assert continued.id == run.id
+    assert stored.data.metrics["voc07.AP50"] == 0.75
+    assert stored.data.tags["deployed"] == "True"
+    assert [file.path for file in client.list_artifacts(run.id, "misses")] == ["misses/miss.jpg"]
+    assert finished_runs()[0]["metrics"]["voc07.AP50"] == 0.75
+
+
+def test_files_of_runs_lie_beside_the_store(client: Any, tmp_path: Path, mlflow_store: Path) -> None:
+    run = _train(tmp_path / "state", 10)
+
+    assert client.get_run(run.id).info.artifact_uri.startswith((mlflow_store.parent / "mlartifacts").as_uri())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
+)
+def test_a_run_ends_with_how_its_stage_ended(
+    client: Any, tmp_path: Path, error: BaseException, status: str
+) -> None:
+    with pytest.raises(type(error)):
+        _train(tmp_path / "state", 10, error=error)
+
+    run_id = json.loads((tmp_path / "state" / "run.json").read_text())["run_id"]
+    assert client.get_run(run_id).info.status == status
+    assert _steps(client, run_id) == [10]
+
+
+def test_a_resumed_training_goes_on_with_its_run_and_repeats_no_step(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "state", 10, 20, error=KeyboardInterrupt())
+
+    resumed = _train(tmp_path / "state", 20, 30)
+
+    assert _steps(client, resumed.id) == [10, 20, 30]
+    assert client.get_run(resumed.id).info.status == "FINISHED"
+    assert len(client.search_runs(["1"])) == 1
+
+
+def test_runs_of_the_same_training_left_running_by_a_kill_are_ended(client: Any, tmp_path: Path) -> None:
+    killed = _train(tmp_path / "first", 10)
+    client.update_run(killed.id, status="RUNNING")
+
+    _train(tmp_path / "second", 10)
+
+    assert client.get_run(killed.id).info.status == "KILLED"
+
+
+def test_a_run_that_this_store_does_not_know_is_restored_once(client: Any, tmp_path: Path) -> None:
+    run = _train(tmp_path / "state", 10, 20)
+    run_file = _trained(run, tmp_path / "trained")
+    client.delete_run(run.id)
+
+    with continue_run(run_file, stage="evaluate") as evaluated:
+        pass
+    with continue_run(run_file, stage="deploy") as deployed:
+        pass
+
+    stored = client.get_run(evaluated.id)
+    assert evaluated.id != run.id
+    assert deployed.id == evaluated.id
+    assert stored.data.tags["restored_from"] == run.id
+    assert stored.data.tags["train.key"] == "key1"
+    assert stored.data.params["model.method"] == "lstfe"
+    assert _steps(client, evaluated.id) == [10, 20]
+
+
+def test_with_mlflow_down_training_goes_on_at_full_speed_and_keeps_every_number(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    started = time.monotonic()
+
+    run = _train(tmp_path / "state", *range(1, 201))
+    with continue_run(_trained(run, tmp_path / "trained"), stage="evaluate") as continued:
+        continued.log_summary({"voc07.AP50": 0.5})
+        continued.log_text("note", "note.txt")
+
+    assert time.monotonic() - started < 20
+    assert run.id is None
+    assert len(read_journal(run.journal)) == 200
+    assert sum("MLflow is not there" in message for message in caplog.messages) == 2  # once a stage
+    assert finished_runs() == []
+
+
+def test_what_mlflow_missed_while_it_was_down_reaches_it_with_the_next_stage(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as down:
+        down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        run_file = _trained(_train(tmp_path / "state", 10, 20), tmp_path / "trained")
+
+    with continue_run(run_file, stage="evaluate") as continued:
+        pass
+
+    assert _steps(client, continued.id) == [10, 20]
+
+
+def test_a_store_that_comes_back_during_training_gets_everything(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_store: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with training_run(Config(), train_key="key1", state_dir=tmp_path / "state", data_md5=_DATA_MD5) as run:
+        run.log({"loss": 1.0}, 10)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_store}")
+        run.log({"loss": 0.5}, 20)
+
+    assert _steps(client, run.id) == [10, 20]
+
+
+def test_a_broken_store_costs_a_warning_and_nothing_else(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (project / ".work").mkdir()
+    (project / ".work" / "mlflow.db").write_text("this is no database, and long enough to be refused as one")
+
+    run = _train(tmp_path / "state", 10)
+
+    assert run.id is None
+    assert "MLflow is not there" in caplog.text
+    assert len(read_journal(run.journal)) == 1
