@@ -56,9 +56,23 @@ def reproduce() -> None:
 @app.command()
 def runs() -> None:
     """Compare the newest run of each method that had the data and the budget of the current one."""
-    from pipelines.demo import compared_runs
+    from pipelines.compare import compared_runs, require_trained
 
     _enter_project()
+    require_trained()
+    print(compared_runs())
+
+
+@app.command()
+def compare(
+    method: Annotated[str, typer.Option(help="faster_rcnn, selsa, rdn or stsn.")] = "faster_rcnn",
+) -> None:
+    """Train a comparator with the current data and budget in a copy, and show both."""
+    from pipelines.compare import compared_runs, require_trained, train_comparator
+
+    root = _enter_project()
+    require_trained()
+    train_comparator(method, root=root, report=print)
     print(compared_runs())
 
 
@@ -98,7 +112,7 @@ def import_fl_drones(
     source: Annotated[
         Path, typer.Argument(help="Folder with the FL-Drones texts, perhaps videos and splits.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the data set: data/raw/NAME.")],
+    destination: Annotated[Path, typer.Argument(help="The new raw data set, data/raw/NAME.")],
     videos: Annotated[
         Path | None, typer.Option(help="Folder of the videos, where they lie elsewhere.")
     ] = None,
@@ -107,10 +121,12 @@ def import_fl_drones(
 ) -> None:
     """Turn FL-Drones texts and videos into a raw data set."""
     from lstfe.data.importers.fl_drones import import_fl_drones as import_data_set
-    from pipelines.paths import RAW, find_project
 
-    import_data_set(source, find_project() / RAW / name, videos=videos, split=split, link=link)
-    print(f"{RAW / name} is there; train on it with: dvc exp run -S data.name={name}")
+    report = import_data_set(source, destination, videos=videos, split=split, link=link)
+    print(
+        f"{destination}: {report['boxes_clipped']} boxes clipped to the frame, {report['boxes_dropped']} dropped"
+    )
+    print(f"train on it with: dvc exp run -S data.name={destination.name}")
 
 
 def _enter_project() -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 from lstfe.config import load_config
 from lstfe.errors import UserError
 from pipelines.checkout import settle_git
+from pipelines.compare import compared_runs
 from pipelines.environment import apply_default_settings
-from pipelines.paths import DEMO, DEPLOYED, EVALUATED, PARAMS, PREPARED, RAW, TRAINED
+from pipelines.paths import DEMO, DEPLOYED, EVALUATED, PARAMS, PREPARED, RAW
 from pipelines.stage import outdated_stages
-from pipelines.tables import FIGURES, comparison, read_scores, score_row, text_table
 
 _STAMP = "bundle.json"
 
@@ -66,19 +66,6 @@ def _detect(video: Path) -> None:
         return
     print(detect_source(video, DEPLOYED, output_dir=DEMO).message)
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
-
-
-def compared_runs() -> str:
-    """Return a table with the newest run of each method that had the current run's data and budget."""
-    from pipelines.tracking import finished_runs
-
-    runs = finished_runs()
-    current_id = json.loads((TRAINED / "run.json").read_text(encoding="utf-8"))["run_id"]
-    current = next((run for run in runs if run["id"] == current_id), None)
-    rows = comparison([current, *runs], like=current) if current else []
-    if not rows:
-        rows = [["this work tree", *score_row(read_scores(EVALUATED / "metrics.json")), ""]]
-    return text_table(("method", *FIGURES, "MLflow run"), rows)
 
 
 def closing_screen(note: str | None) -> str:

@@ -6,7 +6,7 @@ import logging
 
 from deploy.bundle import MANIFEST_FILE, write_bundle
 from pipelines.command import run_command
-from pipelines.identity import origin_tags
+from pipelines.identity import current_commit
 from pipelines.paths import DEPLOYED, EXPORTED
 from pipelines.tracking import continue_run
 from pipelines.trained import RUN, WEIGHTS, load_config_as_trained, load_label_names, load_record
@@ -23,7 +23,7 @@ def deploy() -> None:
             label_names=load_label_names(),
             weights=WEIGHTS,
             graphs_dir=EXPORTED,
-            created_from=origin_tags().get("git.commit", "unknown"),
+            created_from=current_commit() or "unknown",
             run_id=load_record()["run_id"],
         )
         run.set_tags({"bundle.version": bundle.manifest.model_version})

@@ -54,9 +54,14 @@ def lock_md5() -> str | None:
     return _file_md5(LOCK) if LOCK.is_file() else None
 
 
+def current_commit() -> str | None:
+    """Return the git commit of the current folder; None without git or without any commit."""
+    return _git("rev-parse", "HEAD")
+
+
 def origin_tags() -> dict[str, str]:
     """Return a run's origin: git commit, DVC experiment, Prefect flow run; what is unknown left out."""
-    commit = _git("rev-parse", "HEAD")
+    commit = current_commit()
     status = _git("status", "--porcelain") if commit else None
     tags = {
         "git.commit": commit,

@@ -41,7 +41,8 @@ def stage_order(root: Path) -> list[str]:
 def outdated_stages(root: Path) -> list[str]:
     """Return the stages that `dvc repro` would look at again; empty when everything is up to date."""
     with _repository(root) as repo:
-        return [str(name) for name in repo.status()]
+        # Outside of the project's folder DVC puts the path of dvc.yaml before the name.
+        return [str(name).rpartition(":")[2] for name in repo.status()]
 
 
 def bring_up_to_date(
@@ -60,6 +61,13 @@ def bring_up_to_date(
     if exit_code != 0:
         raise _stage_error(stage, lines)
     return not any(_UP_TO_DATE.match(line) for line in lines)
+
+
+def forget_experiment(name: str, *, root: Path) -> None:
+    """Remove the DVC experiment of that name which starts from the current commit, if there is one."""
+    with _repository(root) as repo:
+        if any(name == found for found, _ in repo.experiments.ls().get(repo.scm.get_rev(), [])):
+            repo.experiments.remove([name])
 
 
 def run_group(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], report: Report) -> int:

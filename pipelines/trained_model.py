@@ -41,7 +41,8 @@ def save_trained(
 def load_trained() -> tuple[LSTFENet, Config]:
     """Return the model, in evaluation mode on the CPU, and the configuration to use it by; or UserError."""
     config = trained.load_config_as_trained()
-    model = LSTFENet(config.model, num_classes=len(trained.load_label_names()) + 1)
+    num_classes = len(trained.load_label_names()) + 1
+    model = LSTFENet(config.model, num_classes=num_classes, pretrained=False)
     load_weights(model, trained.WEIGHTS)
     return model.eval(), config
 

@@ -11,6 +11,8 @@ import pytest
 
 from deploy.bundle import MANIFEST_FILE, BundleError, open_bundle, write_bundle
 from lstfe.errors import UserError
+from lstfe.model.detector import LSTFENet
+from lstfe.training.checkpoint import save_weights
 
 
 @pytest.fixture
@@ -169,3 +171,20 @@ def test_weights_of_another_model_are_refused_in_one_line(
     with pytest.raises(UserError, match="head") as caught:
         bundle.detector("torch")
     assert "\n" not in str(caught.value)
+
+
+def test_a_deployed_detector_never_looks_for_pretrained_weights(
+    bundle_dir: Path, export: Callable[..., Any], tmp_path: Path
+) -> None:
+    config = export("lstfe").config
+    backbone = replace(config.model.backbone, weights="/nowhere/resnet18.pth")
+    config = replace(config, model=replace(config.model, backbone=backbone))
+    save_weights(LSTFENet(config.model, 3, pretrained=False), tmp_path / "weights.safetensors")
+    bundle = write_bundle(
+        tmp_path / "deployed",
+        config=config,
+        label_names=("drone", "bird"),
+        weights=tmp_path / "weights.safetensors",
+        graphs_dir=bundle_dir,
+    )
+    assert bundle.detector("torch").finish() == []

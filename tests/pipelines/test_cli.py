@@ -73,7 +73,7 @@ def test_an_unknown_command_exits_with_2(tmp_path: Path) -> None:
     [
         (("detect", "nothing.mp4", "--bundle", "nowhere"), "nowhere"),
         (("detect", "nothing.mp4", "--backend", "abacus"), "abacus"),
-        (("data", "import", "fl-drones", "nowhere", "--name", "x"), "nowhere"),
+        (("data", "import", "fl-drones", "nowhere", "data/raw/x"), "nowhere"),
     ],
 )
 def test_bad_input_is_one_clear_error_without_a_traceback(

@@ -38,9 +38,7 @@ def test_the_flow_runs_only_what_dvc_finds_changed(toy: Path) -> None:
     from pipelines.flows import reproduce
     from pipelines.stage import outdated_stages
 
-    command = [sys.executable, "-m", "dvc", "repro"]
-    subprocess.run(command, cwd=toy, env=child_environment(toy), check=True, capture_output=True)
-    assert reproduce(toy) == {"a": False, "b": False, "c": False}
+    assert reproduce(toy) == {"a": True, "b": True, "c": True}
 
     (toy / "a.txt").unlink()
     (toy / "dvc.yaml").write_text((toy / "dvc.yaml").read_text().replace("cat b.txt >", "cat b.txt b.txt >"))
