@@ -13,6 +13,8 @@ from pipelines.compare import compared_runs
 from pipelines.environment import apply_default_settings
 from pipelines.paths import DEMO, DEPLOYED, EVALUATED, PARAMS, PREPARED, RAW
 from pipelines.stage import outdated_stages
+from pipelines.tracking import tag_lock
+from pipelines.trained import RUN
 
 _STAMP = "bundle.json"
 
@@ -22,7 +24,16 @@ def reproduce_stages(root: Path) -> dict[str, bool]:
     apply_default_settings()
     from pipelines.flows import reproduce
 
-    return dict(reproduce(root))
+    try:
+        ran = dict(reproduce(root))
+    except RuntimeError as error:
+        if not str(error).startswith("Failed to reach API"):
+            raise
+        advice = "start that server, or unset PREFECT_API_URL to use one of this project's own"
+        raise UserError(f"Prefect: {error}; {advice}") from None
+    if any(ran.values()):
+        tag_lock(RUN)
+    return ran
 
 
 def run_demo(root: Path) -> str:
@@ -33,11 +44,11 @@ def run_demo(root: Path) -> str:
         reproduce_stages(root)
     else:
         print("all stages are up to date, nothing to run")
-    _detect(test_video(name))
+    _detect(video_to_show(name))
     return closing_screen(note)
 
 
-def test_video(name: str) -> Path:
+def video_to_show(name: str) -> Path:
     """Return the test video with the most annotations, of any split where there is no test split."""
     for split in ("test", "val", "train"):
         path = PREPARED / name / "annotations" / f"{split}.json"

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from lstfe.config import Config, flatten, load_config
 from lstfe.errors import UserError
 from pipelines.environment import apply_default_settings
-from pipelines.identity import origin_tags
+from pipelines.identity import lock_md5, origin_tags
 from pipelines.journal import Entry, Journal, read_journal
 from pipelines.paths import work_dir
 
@@ -207,6 +207,17 @@ def continue_run(run_file: Path, *, stage: str) -> Iterator[Run]:
     with _ended_by_outcome(run):
         run.deliver()
         yield run
+
+
+def tag_lock(run_file: Path) -> None:
+    """Tag the run with the hash of dvc.lock, which is final only when the last stage has ended."""
+    run_id = json.loads(run_file.read_text(encoding="utf-8"))["run_id"]
+
+    def tag(client: Any, experiment_id: str) -> None:
+        if run_id and _exists(client, run_id):
+            client.set_tag(run_id, "dvc.lock.md5", lock_md5())
+
+    Store().attempt(tag)
 
 
 def finished_runs(limit: int = 200) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from lstfe.config import Config, save_config
 from pipelines.journal import read_journal
-from pipelines.tracking import Run, continue_run, finished_runs, training_run
+from pipelines.tracking import Run, continue_run, finished_runs, tag_lock, training_run
 
 _DATA_MD5 = "0123456789abcdef0123456789abcdef.dir"
 
@@ -82,6 +83,15 @@ def test_later_stages_add_to_the_same_run(client: Any, tmp_path: Path) -> None:
     assert stored.data.tags["deployed"] == "True"
     assert [file.path for file in client.list_artifacts(run.id, "misses")] == ["misses/miss.jpg"]
     assert finished_runs()[0]["metrics"]["voc07.AP50"] == 0.75
+
+
+def test_the_final_lock_file_is_tagged_on_the_run(client: Any, tmp_path: Path, project: Path) -> None:
+    run = _train(tmp_path / "state", 10)
+    (project / "dvc.lock").write_text("final")
+
+    tag_lock(_trained(run, tmp_path / "trained"))
+
+    assert client.get_run(run.id).data.tags["dvc.lock.md5"] == md5(b"final").hexdigest()
 
 
 def test_files_of_runs_lie_beside_the_store(client: Any, tmp_path: Path, mlflow_store: Path) -> None:
