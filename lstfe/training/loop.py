@@ -6,6 +6,7 @@ It reports through the functions it is handed (`log`, `validate`) and knows no t
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -113,7 +114,8 @@ class _Training:
         self.model = model.to(world.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(model, config.train)
         self.iteration = 0
-        self.parallel = self._parallel()
+        self.parallel: LSTFENet | DistributedDataParallel = model
+        self._start_phase()
         self.history: list[dict[str, float]] = []
 
     def resume(self) -> None:
@@ -128,7 +130,7 @@ class _Training:
         load_state(self.model, checkpoint.model, where=str(path), remedy=remedy)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.iteration, self.history = checkpoint.iteration, checkpoint.history
-        self.parallel = self._parallel()
+        self._start_phase()
         if self.world.rank < len(checkpoint.rng):
             restore_rng_state(checkpoint.rng[self.world.rank], self.world.device)
 
@@ -184,18 +186,21 @@ class _Training:
         self.optimizer.step()
         self.iteration += 1
         if self.iteration == train.still_iterations:
-            self.parallel = self._parallel()
+            self._start_phase()
         return {"loss": loss} | {f"loss_{name}": value for name, value in losses.items()}
 
-    def _parallel(self) -> LSTFENet | DistributedDataParallel:
-        """Return what computes the losses in this phase; still clips reach no temporal part."""
+    def _start_phase(self) -> None:
+        """Let the parameters of this phase train; still clips reach no temporal part."""
         is_temporal = self.iteration >= self.config.train.still_iterations
+        # The wrapper of the phase before must be gone, with its hooks, before the next one sets its own.
+        self.parallel = self.model
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
         for parameter in self.model.temporal_parameters():
             parameter.requires_grad_(is_temporal)
-        if self.world.size == 1:
-            return self.model
-        # Parameters that get no gradient must not be known to it, or it would wait for theirs.
-        return DistributedDataParallel(self.model)
+        if self.world.size > 1:
+            # Parameters that get no gradient must not be known to it, or it would wait for theirs.
+            self.parallel = DistributedDataParallel(self.model)
 
     def _clip_numbers(self, count: int) -> range:
         """Return the numbers, over the whole training, of this process's `count` clips of the next update."""
