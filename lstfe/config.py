@@ -329,7 +329,8 @@ class SelectionConfig:
     """Long-term frames kept (m of Table 4)."""
     similarity: Literal["cosine", "scaled_dot"] = "cosine"
     backbone_gradient: bool = True
-    """Off: long-term frames train the relations but not the backbone, which makes their pass three times cheaper."""
+    """Off: long-term frames do not train the backbone up to the feature map (layer4 and the relations still learn
+    from them), which saves its backward pass."""
 
     def __post_init__(self) -> None:
         _require(self.num_frames >= 0, f"selection.num_frames must be >= 0, got {self.num_frames}")

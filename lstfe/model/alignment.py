@@ -63,7 +63,7 @@ class FeatureAlignment(nn.Module):
         """Compute the once-per-frame part of short-term frames: (B, S, C, h, w) -> maps with (B, S) in front."""
         lead, (channels, height, width) = features.shape[:-3], features.shape[-3:]
         flat = features.reshape(-1, channels, height, width)
-        response = F.conv2d(flat, self._first_offset_conv().weight[:, channels:], padding=1)
+        response = self._offset_response(flat)
         taps = tap_maps(flat, self.weight)
         return SupportMaps(
             features, response.reshape(*lead, *response.shape[1:]), taps.reshape(*lead, *taps.shape[1:])
@@ -80,10 +80,7 @@ class FeatureAlignment(nn.Module):
 
     def align_directly(self, current: Tensor, short_term: Tensor) -> Tensor:
         """Align with the plain deformable convolution, the reference form: same shapes as `forward`."""
-        channels = self.channels
-        response = F.conv2d(
-            short_term.flatten(0, 1), self._first_offset_conv().weight[:, channels:], padding=1
-        )
+        response = self._offset_response(short_term.flatten(0, 1))
         offsets = self._sampling_offsets(
             current, short_term, response.reshape(*short_term.shape[:2], *response.shape[1:])
         )
@@ -104,6 +101,10 @@ class FeatureAlignment(nn.Module):
             pair = self._mix(pair, flat_offsets, weight)  # (B*S, 2C, h, w)
             flat_offsets = offset_conv(pair)
         return flat_offsets.reshape(offsets.shape)
+
+    def _offset_response(self, short_term: Tensor) -> Tensor:
+        """Return the first offset convolution's share of f_s: (N, C, h, w) -> (N, 2*K*K, h, w)."""
+        return F.conv2d(short_term, self._first_offset_conv().weight[:, self.channels :], padding=1)
 
     def _first_offset_conv(self) -> nn.Conv2d:
         return cast(nn.Conv2d, self.offset_convs[0])

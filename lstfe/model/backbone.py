@@ -174,9 +174,8 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises pickle, zip and runtime errors alike for a file that is no state dict
+    except Exception as error:
+        # torch raises pickle, zip and runtime errors alike for a file that is no state dict.
         raise UserError(
             f"backbone.weights {path}: not a PyTorch state dict ({type(error).__name__})"
         ) from None

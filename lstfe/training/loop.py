@@ -191,6 +191,7 @@ class _Training:
 
     def _start_phase(self) -> None:
         """Let the parameters of this phase train; still clips reach no temporal part."""
+        # Deviation: the paper trains on whole clips throughout; still_iterations: 0 does so here.
         is_temporal = self.iteration >= self.config.train.still_iterations
         # The wrapper of the phase before must be gone, with its hooks, before the next one sets its own.
         self.parallel = self.model
