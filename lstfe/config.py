@@ -226,9 +226,11 @@ class BackboneConfig:
     """Channels after the 1x1 convolution before RoIAlign; null = none (the paper's R-101)."""
 
     def __post_init__(self) -> None:
+        # From 16 on: the weight gradient of a strided 1x1 convolution with fewer input channels is written past its
+        # buffer by the CPU kernels of torch 2.14 (oneDNN) when more than one thread computes it.
         _require(
-            self.width >= 8 and self.width % 8 == 0,
-            f"backbone.width must be a multiple of 8, got {self.width}",
+            self.width >= 16 and self.width % 8 == 0,
+            f"backbone.width must be a multiple of 8, at least 16, got {self.width}",
         )
         narrow = self.width != 64
         _require(

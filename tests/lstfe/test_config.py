@@ -252,6 +252,7 @@ def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, text: str) -> No
         (RenderConfig, {"drone_size_px": (40.0, 8.0)}, r"render.drone_size_px"),
         (InferenceConfig, {"lookahead": -1}, "inference.lookahead must be >= 0, got -1"),
         (InferenceConfig, {"alignment_gap": 0}, "inference.alignment_gap must be >= 1, got 0"),
+        (BackboneConfig, {"name": "resnet18", "width": 8}, "a multiple of 8, at least 16, got 8"),
         (BackboneConfig, {"name": "resnet50", "width": 32}, "needs basic blocks"),
         (BackboneConfig, {"name": "resnet18", "width": 32, "weights": "imagenet"}, "exist for width 64 only"),
         (ProposalConfig, {"anchor_sizes": ()}, "proposals.anchor_sizes must be positive numbers"),

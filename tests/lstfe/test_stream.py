@@ -315,7 +315,7 @@ def miniature(mode: str) -> Config:
         TINY,
         image_short_side=32,
         image_long_side=32,
-        backbone=replace(TINY.backbone, width=8, feature_channels=8, feature_stride=16),
+        backbone=replace(TINY.backbone, width=16, feature_channels=8, feature_stride=16),
         proposals=replace(TINY.proposals, anchor_sizes=(16.0,), current_top_k=2, reference_top_k=2),
         relation=replace(TINY.relation, stages=("long_term", "short_term")),
     )

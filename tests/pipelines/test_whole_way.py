@@ -49,7 +49,7 @@ SMOKE: dict[str, dict[str, Any]] = {
     "export": {"parity_frames": 2},
 }
 TINY: dict[str, dict[str, Any]] = {
-    "backbone": {"width": 8, "feature_channels": 16, "reduce_channels": 16},
+    "backbone": {"width": 16, "feature_channels": 16, "reduce_channels": 16},
     "proposals": {"pre_nms_top_k": 100, "current_top_k": 20, "reference_top_k": 8},
     "relation": {"embedding": 32, "num_groups": 4, "stages": ["long_term", "short_term"]},
     "head": {"rois_per_image": 16, "detections_per_frame": 10},

@@ -36,7 +36,7 @@ def tiny_config() -> Config:
             image_long_side=96,
             backbone=BackboneConfig(
                 name="resnet18",
-                width=8,
+                width=16,
                 feature_stride=8,
                 feature_channels=16,
                 layer4=False,
