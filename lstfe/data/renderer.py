@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,16 +66,18 @@ def render_data_set(
     with new_folder(destination, replace=True) as folder:
         for name in ("videos", "fl_drones", "splits"):
             (folder / name).mkdir()
-        done = 0
+        videos: list[tuple[str, tuple[int, int, int]]] = []
         for split, (split_name, count) in enumerate(zip(SPLITS, counts, strict=True)):
-            names = [f"Video_{number:03d}" for number in range(done + 1, done + count + 1)]
+            names = [f"Video_{number:03d}" for number in range(len(videos) + 1, len(videos) + count + 1)]
             (folder / "splits" / f"{split_name}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-            for place, name in enumerate(names):
-                # Seeded by split and place: more training videos leave the test videos as they are.
-                _write_video(config, np.random.default_rng((config.seed, split, place)), folder, name)
-                done += 1
+            # Seeded by split and place: more training videos leave the test videos as they are.
+            videos += [(name, (config.seed, split, place)) for place, name in enumerate(names)]
+        # Threads are enough: NumPy and the encoder spend their time outside the interpreter's lock.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            written = pool.map(lambda video: _write_video(config, video[1], folder, video[0]), videos)
+            for done, name in enumerate(written, start=1):
                 if report_progress is not None:
-                    report_progress(done, sum(counts), name)
+                    report_progress(done, len(videos), name)
         report = {**import_fl_drones(folder, folder), "render": dataclasses.asdict(config)}
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
@@ -133,7 +137,8 @@ def visible_box(patch: Patch, branches: FloatArray, presence: float) -> PixelBox
     return left + int(x[0]), top + int(y[0]), left + int(x[-1]) + 1, top + int(y[-1]) + 1
 
 
-def _write_video(config: RenderConfig, random: np.random.Generator, folder: Path, name: str) -> None:
+def _write_video(config: RenderConfig, seed: tuple[int, int, int], folder: Path, name: str) -> str:
+    random = np.random.default_rng(seed)
     lines = []
     with VideoWriter(folder / "videos" / f"{name}.mp4", config.frame_rate, config.image_size) as video:
         for frame_index, (frame, boxes) in enumerate(render_video(config, random)):
@@ -142,6 +147,7 @@ def _write_video(config: RenderConfig, random: np.random.Generator, folder: Path
                 numbers = [frame_index, len(boxes), *(side for box in boxes for side in box)]
                 lines.append(",".join(map(str, numbers)) + "\n")
     (folder / "fl_drones" / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+    return name
 
 
 def _render_frame(
