@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lstfe.config import Config, load_config
+from lstfe.data.splits import split_path
 from lstfe.evaluation.inference import score_split
 from lstfe.evaluation.protocols import flatten_scores
 from lstfe.model.detector import LSTFENet
@@ -54,7 +55,7 @@ def train() -> None:
 
 def _validate(config: Config, prepared: Path, model: LSTFENet, iteration: int) -> dict[str, float]:
     """Score the val split, where there is one; the numbers are for people and never steer the training."""
-    if not (prepared / "annotations" / "val.json").is_file():
+    if not split_path(prepared, "val").is_file():
         return {}
     scores = score_split(model, config, prepared, "val", max_frames=config.train.validation_frames)
     return {f"val.{name}": value for name, value in flatten_scores(scores).items() if name in FIGURES}

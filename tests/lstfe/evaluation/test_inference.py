@@ -25,7 +25,7 @@ from lstfe.data.coco_video import VideoAnnotations, load_annotations
 from lstfe.data.frames import FrameStore
 from lstfe.errors import UserError
 from lstfe.evaluation import inference
-from lstfe.evaluation.inference import detect_split, frames_to_stream, load_split, score_split
+from lstfe.evaluation.inference import detect_split, frames_to_stream, score_split
 from lstfe.evaluation.records import scored_frames
 from lstfe.model.detector import LSTFENet
 from lstfe.stream import StreamingDetector
@@ -37,7 +37,12 @@ CONFIG = Config(
         image_short_side=64,
         image_long_side=96,
         backbone=BackboneConfig(
-            name="resnet18", width=16, feature_stride=16, layer4=False, reduce_channels=16, feature_channels=16
+            name="resnet18",
+            width=16,
+            feature_stride=16,
+            layer4=False,
+            reduce_channels=16,
+            feature_channels=16,
         ),
         proposals=ProposalConfig(
             anchor_sizes=(12.0, 24.0), current_top_k=6, reference_top_k=4, pre_nms_top_k=50
@@ -170,11 +175,6 @@ def test_few_frames_are_shared_evenly_from_the_middle_of_the_videos(
     annotations: VideoAnnotations, max_frames: int, expected: dict[str, list[int]]
 ) -> None:
     assert frames_to_stream(annotations, max_frames) == expected
-
-
-def test_a_missing_split_is_named_with_those_there_are(prepared_dir: Path) -> None:
-    with pytest.raises(UserError, match="no split 'train', found test, val"):
-        load_split(prepared_dir, "train")
 
 
 def test_scores_of_a_shortened_split_count_only_its_frames(
