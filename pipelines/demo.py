@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from lstfe.config import load_config
 from lstfe.data.splits import split_path
 from lstfe.errors import UserError
+from lstfe.params import load_config
 from pipelines.checkout import settle_git
 from pipelines.compare import compared_runs
 from pipelines.environment import apply_default_settings

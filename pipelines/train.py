@@ -9,12 +9,13 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from lstfe.config import Config, load_config
+from lstfe.config import Config
 from lstfe.data.splits import split_path
 from lstfe.evaluation.inference import score_split
 from lstfe.evaluation.protocols import flatten_scores
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
+from lstfe.params import load_config
 from lstfe.training.distributed import current_world
 from lstfe.training.loop import train as train_model
 from pipelines.command import run_command

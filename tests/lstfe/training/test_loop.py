@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lstfe.config import Config, save_config
+from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
+from lstfe.params import save_config
 from lstfe.training.checkpoint import WeightsError, load_newest_checkpoint
 from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
 from lstfe.training.loop import TrainedModel, TrainingError, train
