@@ -46,9 +46,9 @@ def assert_same(
 @pytest.mark.parametrize("num_frames", [1, 2, 9])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_detects_what_pytorch_streaming_detects(
-    build_model: Callable[..., Any], make_frames: Callable[..., Any], method: str, num_frames: int
+    build_method: Callable[..., Any], make_frames: Callable[..., Any], method: str, num_frames: int
 ) -> None:
-    model, config = build_model(method)
+    model, config = build_method(method)
     frames = list(make_frames(num_frames))
     expected = detect_all(StreamingDetector(model, config, num_frames=num_frames), frames)
     found = detect_all(StreamRuntime(TorchGraphs(model, config), config, num_frames=num_frames), frames)
@@ -94,15 +94,15 @@ def causal(config: Config) -> Config:
     return replace(config, inference=replace(config.inference, lookahead=0))
 
 
-def test_a_stream_without_frames_ends_without_detections(build_model: Callable[..., Any]) -> None:
-    model, config = build_model()
+def test_a_stream_without_frames_ends_without_detections(build_method: Callable[..., Any]) -> None:
+    model, config = build_method()
     assert StreamRuntime(TorchGraphs(model, config), config).finish() == []
 
 
 def test_memory_holds_no_more_than_the_windows_reach(
-    build_model: Callable[..., Any], make_frames: Callable[..., Any]
+    build_method: Callable[..., Any], make_frames: Callable[..., Any]
 ) -> None:
-    model, config = build_model()
+    model, config = build_method()
     runtime = StreamRuntime(TorchGraphs(model, config), config)
     kept = []
     for frame in make_frames(30):
@@ -113,9 +113,9 @@ def test_memory_holds_no_more_than_the_windows_reach(
 
 
 def test_a_frame_of_another_size_is_refused(
-    build_model: Callable[..., Any], make_frames: Callable[..., Any]
+    build_method: Callable[..., Any], make_frames: Callable[..., Any]
 ) -> None:
-    model, config = build_model()
+    model, config = build_method()
     runtime = StreamRuntime(TorchGraphs(model, config), config)
     runtime.push(next(make_frames(1)))
     with pytest.raises(UserError, match="frame 1 is 32x48 pixels"):
