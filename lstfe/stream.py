@@ -64,7 +64,7 @@ class FrameMemory:
     def __init__(self) -> None:
         self._states: dict[int, FrameState] = {}
 
-    def __contains__(self, frame_index: int) -> bool:
+    def __contains__(self, frame_index: object) -> bool:
         return frame_index in self._states
 
     def __len__(self) -> int:
@@ -119,7 +119,12 @@ class StreamingDetector:
 
     @torch.inference_mode()
     def push(self, frame: ByteArray) -> list[FrameDetections]:
-        """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes."""
+        """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes.
+
+        UserError where the pool was not primed, or the frame's size differs from that of the frames before.
+        """
+        if self._pushed == 0:
+            self._schedule.require_pool(self.memory)
         if self._pushed not in self.memory:  # a pool frame has passed the backbone already
             self._remember(self._pushed, frame)
         self._pushed += 1

@@ -8,9 +8,11 @@ streaming detector still has to remember. All indices are 0-based places in the 
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from dataclasses import dataclass
 
 from lstfe.config import InferenceConfig
+from lstfe.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,15 @@ class StreamSchedule:
         """The fixed candidates of the whole video, or None where they come from the past."""
         if config.long_term_source == "video" and num_frames is not None:
             self.pool = long_term_pool(num_frames, config.num_candidates)
+
+    def require_pool(self, remembered: Container[int]) -> None:
+        """Raise UserError where the pool is not remembered; to be asked before the first frame goes in."""
+        missing = [index for index in sorted(set(self.pool or ())) if index not in remembered]
+        if missing:
+            raise UserError(
+                f"stream: frames {', '.join(map(str, missing))} of the long-term pool were not shown, expected "
+                "all of them before the first frame is pushed; call prime with the frames that pool names"
+            )
 
     def push(self) -> list[Window]:
         """Register the next frame and return the windows that it completes (at most one)."""

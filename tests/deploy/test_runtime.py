@@ -122,6 +122,19 @@ def test_a_frame_of_another_size_is_refused(
         runtime.push(next(make_frames(1, (32, 48))))
 
 
+def test_a_pool_that_was_not_shown_is_refused_at_the_first_frame(
+    build_method: Callable[..., Any], make_frames: Callable[..., Any]
+) -> None:
+    model, config = build_method()
+    runtime = StreamRuntime(TorchGraphs(model, config), config, num_frames=9)
+    frames = list(make_frames(9))
+    runtime.prime({4: frames[4]})
+    with pytest.raises(UserError, match=r"frames 1, 7 of the long-term pool .* call prime"):
+        runtime.push(frames[0])
+    runtime.prime({1: frames[1], 7: frames[7]})
+    assert runtime.push(frames[0]) == []
+
+
 @pytest.mark.parametrize("kind", ["cosine", "scaled_dot"])
 def test_similarity_is_the_frame_selection_s(kind: str) -> None:
     generator = np.random.default_rng(0)

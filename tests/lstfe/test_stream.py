@@ -138,6 +138,19 @@ def test_a_frame_of_another_size_is_refused_with_both_sizes(tiny: Tiny, build_mo
         detector.push(np.zeros((72, 48, 3), np.uint8))
 
 
+def test_a_pool_that_was_not_shown_is_refused_at_the_first_frame(tiny: Tiny, build_model: BuildModel) -> None:
+    config, frames = config_of(tiny()), video()
+    detector = StreamingDetector(build_model(config.model), config, num_frames=NUM_FRAMES)
+    assert detector.pool == (1, 4, 7)
+    with pytest.raises(UserError, match=r"frames 1, 4, 7 of the long-term pool .* call prime"):
+        detector.push(frames[0])
+    detector.prime({4: frames[4]})
+    with pytest.raises(UserError, match="frames 1, 7 of the long-term pool"):
+        detector.push(frames[0])
+    detector.prime({1: frames[1], 7: frames[7]})
+    assert detector.push(frames[0]) == []
+
+
 # -------------------------------------------------------------------------------- train path = stream path
 
 
