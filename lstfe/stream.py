@@ -51,6 +51,15 @@ class FrameState:
         return self._support
 
     @property
+    def has_support(self) -> bool:
+        """Whether `support` is computed and kept."""
+        return self._support is not None
+
+    def drop_support(self) -> None:
+        """Free `support`: K*K times the size of `features`, for when no later alignment needs it."""
+        self._support = None
+
+    @property
     def descriptor(self) -> Tensor:
         """g(F) of the frame selection: (1, E)."""
         if self._descriptor is None:
@@ -78,9 +87,12 @@ class FrameMemory:
         self._states[frame_index] = state
 
     def forget_all_but(self, schedule: StreamSchedule) -> None:
-        """Drop every frame that no later window can reach."""
+        """Drop every frame that no later window can reach, and of the others what only alignment needs."""
         for frame_index in [index for index in self._states if not schedule.needed(index)]:
             del self._states[frame_index]
+        for frame_index, state in self._states.items():
+            if not schedule.needed_for_alignment(frame_index):
+                state.drop_support()
 
 
 class StreamingDetector:

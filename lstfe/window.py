@@ -125,11 +125,20 @@ class StreamSchedule:
 
     def needed(self, frame_index: int) -> bool:
         """Say whether a frame may still be part of a later window."""
-        reach = max([0] + [-gap for gap in alignment_gaps(self._config) + relation_gaps(self._config)])
-        recent = frame_index >= self._next - reach
+        gaps = (0, *alignment_gaps(self._config), *relation_gaps(self._config))
+        candidates = self._reservoir.frames if self.pool is None else self.pool
+        return frame_index in candidates or self._is_reached(frame_index, gaps)
+
+    def needed_for_alignment(self, frame_index: int) -> bool:
+        """Say whether a frame may still be aligned onto the current frame of a later window."""
+        return self._is_reached(frame_index, alignment_gaps(self._config))
+
+    def _is_reached(self, frame_index: int, gaps: tuple[int, ...]) -> bool:
+        """Say whether a later window may reach a frame by one of `gaps`."""
+        if not gaps:
+            return False
         # The last frame stands in for all that lie beyond the end.
-        last = frame_index == self._pushed - 1
-        return recent or last or frame_index in (self._reservoir.frames if self.pool is None else self.pool)
+        return frame_index >= self._next + min(gaps) or frame_index == self._pushed - 1
 
     def _ready(self, end: int) -> list[Window]:
         windows = []

@@ -281,6 +281,40 @@ def test_every_frame_passes_the_backbone_exactly_once(
     assert len(set(seen)) == NUM_FRAMES
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_support_of_a_frame_is_computed_once_and_kept_while_an_alignment_may_need_it(
+    tiny: Tiny, build_model: BuildModel, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, frames = config_of(tiny(), mode=mode), video()
+    model = build_model(config.model)
+    assert model.alignment is not None
+    prepare, num_prepared = model.alignment.prepare, []
+    monkeypatch.setattr(model.alignment, "prepare", lambda maps: num_prepared.append(1) or prepare(maps))
+    detector = StreamingDetector(model, config, num_frames=NUM_FRAMES)
+    detector.prime({index: frames[index] for index in detector.pool or ()})
+    aligned: set[int] = set()
+    for pushed, frame in enumerate(frames, start=1):
+        for found in detector.push(frame):
+            aligned.update(window_at(found.frame_index, pushed, (), config.inference).alignment)
+        later = aligned_later(config, pushed)
+        kept = {index for index in range(NUM_FRAMES) if index in detector.memory}
+        assert {index for index in kept if detector.memory[index].has_support} == aligned & later
+    for found in detector.finish():
+        aligned.update(window_at(found.frame_index, NUM_FRAMES, (), config.inference).alignment)
+    assert len(num_prepared) == len(aligned)
+
+
+def aligned_later(config: Config, pushed: int) -> set[int]:
+    """Return the frames that may be aligned after `pushed` frames, whatever the length of the video."""
+    done = max(0, pushed - config.inference.lookahead)
+    windows = (
+        window_at(current, length, (), config.inference)
+        for length in range(pushed, pushed + 20)
+        for current in range(done, length)
+    )
+    return {index for window in windows for index in window.alignment}
+
+
 def longest_memory(build_model: BuildModel, config: Config, num_frames: int) -> int:
     frames = video(8, size=(32, 32))
     detector = StreamingDetector(build_model(config.model), config, num_frames=num_frames)

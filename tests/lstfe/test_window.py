@@ -190,6 +190,21 @@ def test_a_window_comes_out_as_soon_as_the_lookahead_is_there() -> None:
     assert schedule.finish() == []
 
 
+@settings(max_examples=100, deadline=None)
+@given(configs, st.integers(1, 25))
+def test_frames_needed_for_alignment_are_those_of_later_windows_however_long_the_stream_may_be(
+    config: InferenceConfig, num_frames: int
+) -> None:
+    schedule = StreamSchedule(config)
+    done = sum(len(schedule.push()) for _ in range(num_frames))
+    later: set[int] = set()
+    for length in range(num_frames, num_frames + config.lookahead + 20):
+        for current in range(done, length):
+            later |= set(window_at(current, length, (), config).alignment)
+    found = {frame for frame in range(num_frames) if schedule.needed_for_alignment(frame)}
+    assert found == {frame for frame in later if frame < num_frames}
+
+
 def test_an_empty_pool_requires_no_frames() -> None:
     StreamSchedule(InferenceConfig(num_candidates=0), 100).require_pool(())
     StreamSchedule(InferenceConfig()).require_pool(())
