@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lstfe.config import Config, EvaluateConfig, InferenceConfig, ModelConfig
-from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
 from lstfe.errors import UserError
 from lstfe.evaluation import inference
@@ -76,11 +76,6 @@ def config(tiny: Callable[..., ModelConfig]) -> Config:
 def model(config: Config) -> LSTFENet:
     torch.manual_seed(0)
     return LSTFENet(config.model, num_classes=2)
-
-
-@pytest.fixture
-def annotations(prepared_dir: Path) -> VideoAnnotations:
-    return load_annotations(prepared_dir / "annotations" / "val.json")
 
 
 def test_every_frame_of_every_video_is_streamed_in_order(
