@@ -26,7 +26,7 @@ from deploy.runtime import Graphs, StreamRuntime
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
-from lstfe.data.splits import load_split
+from lstfe.data.prepared import load_split
 from lstfe.data.transforms import pad_to_one_size, to_model_input
 from lstfe.errors import UserError
 from lstfe.evaluation.inference import frames_to_stream

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from lstfe.data.splits import split_path
+from lstfe.data.prepared import split_path
 from lstfe.errors import UserError
 from lstfe.params import load_config
 from pipelines.checkout import settle_git

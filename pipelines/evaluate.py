@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from lstfe.data.splits import load_split
+from lstfe.data.prepared import load_split
 from lstfe.evaluation.curves import write_curves
 from lstfe.evaluation.inference import detect_split
 from lstfe.evaluation.misses import write_misses

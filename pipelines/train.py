@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lstfe.config import Config
-from lstfe.data.splits import split_path
+from lstfe.data.prepared import split_path
 from lstfe.evaluation.inference import score_split
 from lstfe.evaluation.protocols import flatten_scores
 from lstfe.model.detector import LSTFENet

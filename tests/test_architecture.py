@@ -52,7 +52,7 @@ TORCH_FREE = (
     "lstfe/data/video.py",
     "lstfe/data/frames.py",
     "lstfe/data/coco_video.py",
-    "lstfe/data/splits.py",
+    "lstfe/data/prepared.py",
     "lstfe/evaluation/protocols.py",
     "lstfe/evaluation/records.py",
     "lstfe/evaluation/curves.py",

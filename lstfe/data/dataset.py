@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from lstfe.config import Config, ConfigError
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
+from lstfe.data.prepared import load_split
 from lstfe.data.sampling import ClipSampler
-from lstfe.data.splits import load_split
 from lstfe.errors import UserError
 from lstfe.types import Clip, Targets
 

@@ -9,7 +9,7 @@ from typing import Any
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
-from lstfe.data.splits import load_split
+from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord, to_records

@@ -12,8 +12,8 @@ import torch
 from lstfe.config import Config, ConfigError, SamplingConfig, TrainConfig
 from lstfe.data.dataset import ClipDataset, flip_clip, make_loader
 from lstfe.data.frames import FrameError, FrameStore, write_frames
+from lstfe.data.prepared import load_split
 from lstfe.data.sampling import ClipSampler
-from lstfe.data.splits import load_split
 from lstfe.types import Clip, ClipLayout, Targets
 
 CONFIG = Config(

@@ -1,4 +1,4 @@
-"""The splits of a prepared data set: annotations/<split>.json, and the frames that all splits share."""
+"""Prepared data sets, opened split by split: annotations/<split>.json, and the frames that all splits share."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lstfe.data.coco_video import AnnotationError, load_annotations, save_annotations
-from lstfe.data.splits import load_split, split_path
+from lstfe.data.prepared import load_split, split_path
 
 
 def test_a_folder_without_any_split_is_named(tmp_path: Path) -> None:
