@@ -24,8 +24,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from deploy.graphs import graphs_of
 from deploy.runtime import StreamRuntime
-from lstfe.config import Config, load_config, save_config
+from lstfe.config import Config
 from lstfe.errors import UserError
+from lstfe.params import load_config, save_config
 from lstfe.types import ByteArray, FrameDetections
 
 FORMAT_VERSION = 1

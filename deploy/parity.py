@@ -26,9 +26,10 @@ from deploy.runtime import Graphs, StreamRuntime
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
+from lstfe.data.prepared import load_split
 from lstfe.data.transforms import pad_to_one_size, to_model_input
 from lstfe.errors import UserError
-from lstfe.evaluation.inference import frames_to_stream, load_split
+from lstfe.evaluation.inference import frames_to_stream
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord, to_records
 from lstfe.model.detector import LSTFENet
@@ -149,7 +150,7 @@ def check_parity(
     Raises ParityError past `export.max_difference`; the report is written before.
     """
     model.eval()
-    annotations = load_split(prepared_dir, split or config.evaluate.split)
+    annotations, store = load_split(prepared_dir, split or config.evaluate.split)
     on_random, on_frames = (
         ComparedGraphs(
             TorchGraphs(model, config), OnnxGraphs(exported_dir, config), config.export.max_difference
@@ -157,9 +158,7 @@ def check_parity(
         for _ in range(2)
     )
     _run_random(model, config, on_random)
-    detections = _compare_detections(
-        model, config, on_frames, annotations, FrameStore(prepared_dir / "frames")
-    )
+    detections = _compare_detections(model, config, on_frames, annotations, store)
     report = {
         "opset": config.export.opset,
         "torch": torch.__version__,

@@ -93,7 +93,12 @@ class StreamRuntime:
             self._remember(frame_index, frame)
 
     def push(self, frame: ByteArray) -> list[FrameDetections]:
-        """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes."""
+        """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes.
+
+        UserError where the pool was not primed, or the frame's size differs from that of the frames before.
+        """
+        if self._pushed == 0:
+            self._schedule.require_pool(self._memory)
         self._remember(self._pushed, frame)
         self._pushed += 1
         return self._detect(self._schedule.push())

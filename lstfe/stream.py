@@ -51,6 +51,15 @@ class FrameState:
         return self._support
 
     @property
+    def has_support(self) -> bool:
+        """Whether `support` is computed and kept."""
+        return self._support is not None
+
+    def drop_support(self) -> None:
+        """Free `support`: K*K times the size of `features`, for when no later alignment needs it."""
+        self._support = None
+
+    @property
     def descriptor(self) -> Tensor:
         """g(F) of the frame selection: (1, E)."""
         if self._descriptor is None:
@@ -64,7 +73,7 @@ class FrameMemory:
     def __init__(self) -> None:
         self._states: dict[int, FrameState] = {}
 
-    def __contains__(self, frame_index: int) -> bool:
+    def __contains__(self, frame_index: object) -> bool:
         return frame_index in self._states
 
     def __len__(self) -> int:
@@ -78,9 +87,12 @@ class FrameMemory:
         self._states[frame_index] = state
 
     def forget_all_but(self, schedule: StreamSchedule) -> None:
-        """Drop every frame that no later window can reach."""
+        """Drop every frame that no later window can reach, and of the others what only alignment needs."""
         for frame_index in [index for index in self._states if not schedule.needed(index)]:
             del self._states[frame_index]
+        for frame_index, state in self._states.items():
+            if not schedule.needed_for_alignment(frame_index):
+                state.drop_support()
 
 
 class StreamingDetector:
@@ -119,7 +131,12 @@ class StreamingDetector:
 
     @torch.inference_mode()
     def push(self, frame: ByteArray) -> list[FrameDetections]:
-        """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes."""
+        """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes.
+
+        UserError where the pool was not primed, or the frame's size differs from that of the frames before.
+        """
+        if self._pushed == 0:
+            self._schedule.require_pool(self.memory)
         if self._pushed not in self.memory:  # a pool frame has passed the backbone already
             self._remember(self._pushed, frame)
         self._pushed += 1

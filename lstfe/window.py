@@ -8,9 +8,11 @@ streaming detector still has to remember. All indices are 0-based places in the 
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from dataclasses import dataclass
 
 from lstfe.config import InferenceConfig
+from lstfe.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,15 @@ class StreamSchedule:
         if config.long_term_source == "video" and num_frames is not None:
             self.pool = long_term_pool(num_frames, config.num_candidates)
 
+    def require_pool(self, remembered: Container[int]) -> None:
+        """Raise UserError where the pool is not remembered; to be asked before the first frame goes in."""
+        missing = [index for index in sorted(set(self.pool or ())) if index not in remembered]
+        if missing:
+            raise UserError(
+                f"stream: frames {', '.join(map(str, missing))} of the long-term pool were not shown, expected "
+                "all of them before the first frame is pushed; call prime with the frames that pool names"
+            )
+
     def push(self) -> list[Window]:
         """Register the next frame and return the windows that it completes (at most one)."""
         self._pushed += 1
@@ -114,11 +125,20 @@ class StreamSchedule:
 
     def needed(self, frame_index: int) -> bool:
         """Say whether a frame may still be part of a later window."""
-        reach = max([0] + [-gap for gap in alignment_gaps(self._config) + relation_gaps(self._config)])
-        recent = frame_index >= self._next - reach
+        gaps = (0, *alignment_gaps(self._config), *relation_gaps(self._config))
+        candidates = self._reservoir.frames if self.pool is None else self.pool
+        return frame_index in candidates or self._is_reached(frame_index, gaps)
+
+    def needed_for_alignment(self, frame_index: int) -> bool:
+        """Say whether a frame may still be aligned onto the current frame of a later window."""
+        return self._is_reached(frame_index, alignment_gaps(self._config))
+
+    def _is_reached(self, frame_index: int, gaps: tuple[int, ...]) -> bool:
+        """Say whether a later window may reach a frame by one of `gaps`."""
+        if not gaps:
+            return False
         # The last frame stands in for all that lie beyond the end.
-        last = frame_index == self._pushed - 1
-        return recent or last or frame_index in (self._reservoir.frames if self.pool is None else self.pool)
+        return frame_index >= self._next + min(gaps) or frame_index == self._pushed - 1
 
     def _ready(self, end: int) -> list[Window]:
         windows = []

@@ -36,7 +36,7 @@ def demo() -> None:
 @app.command()
 def reproduce() -> None:
     """Bring every stage up to date with the Prefect flow; a second run does nothing and says so."""
-    from lstfe.config import load_config
+    from lstfe.params import load_config
     from pipelines.checkout import settle_git
     from pipelines.demo import reproduce_stages
     from pipelines.paths import PARAMS

@@ -6,8 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from lstfe.config import load_config
+from lstfe.data.prepared import split_path
 from lstfe.errors import UserError
+from lstfe.params import load_config
 from pipelines.checkout import settle_git
 from pipelines.compare import compared_runs
 from pipelines.environment import apply_default_settings
@@ -51,7 +52,7 @@ def run_demo(root: Path) -> str:
 def video_to_show(name: str) -> Path:
     """Return the test video with the most annotations, of any split where there is no test split."""
     for split in ("test", "val", "train"):
-        path = PREPARED / name / "annotations" / f"{split}.json"
+        path = split_path(PREPARED / name, split)
         if path.is_file():
             break
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from lstfe.data.frames import FrameStore
+from lstfe.data.prepared import load_split
 from lstfe.evaluation.curves import write_curves
-from lstfe.evaluation.inference import detect_split, load_split
+from lstfe.evaluation.inference import detect_split
 from lstfe.evaluation.misses import write_misses
 from lstfe.evaluation.protocols import flatten_scores, score
 from lstfe.evaluation.records import save_detections
@@ -26,7 +26,7 @@ def evaluate() -> None:
     model, config = load_trained()
     model.to(current_world().device)
     prepared, wanted = PREPARED / config.data.name, config.evaluate
-    annotations = load_split(prepared, wanted.split)
+    annotations, store = load_split(prepared, wanted.split)
     with continue_run(RUN, stage="evaluate") as run:
         records = detect_split(model, config, prepared, wanted.split, progress=_show)
         stride = wanted.frame_stride
@@ -39,7 +39,7 @@ def evaluate() -> None:
         pictures = write_misses(
             annotations,
             records,
-            FrameStore(prepared / "frames"),
+            store,
             EVALUATED / "pictures",
             num_pictures=wanted.num_pictures,
             frame_stride=stride,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from lstfe.config import load_config
 from lstfe.data.prepare import prepare_data_set
+from lstfe.params import load_config
 from pipelines.command import run_command
 from pipelines.paths import PARAMS, PREPARED, RAW
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from lstfe.config import Config, flatten, load_config
+from lstfe.config import Config
 from lstfe.errors import UserError
+from lstfe.params import flatten, load_config
 from pipelines.environment import apply_default_settings
 from pipelines.identity import lock_md5, origin_tags
 from pipelines.journal import Entry, Journal, read_journal

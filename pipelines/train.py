@@ -9,11 +9,13 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from lstfe.config import Config, load_config
+from lstfe.config import Config
+from lstfe.data.prepared import split_path
 from lstfe.evaluation.inference import score_split
 from lstfe.evaluation.protocols import flatten_scores
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
+from lstfe.params import load_config
 from lstfe.training.distributed import current_world
 from lstfe.training.loop import train as train_model
 from pipelines.command import run_command
@@ -54,7 +56,7 @@ def train() -> None:
 
 def _validate(config: Config, prepared: Path, model: LSTFENet, iteration: int) -> dict[str, float]:
     """Score the val split, where there is one; the numbers are for people and never steer the training."""
-    if not (prepared / "annotations" / "val.json").is_file():
+    if not split_path(prepared, "val").is_file():
         return {}
     scores = score_split(model, config, prepared, "val", max_frames=config.train.validation_frames)
     return {f"val.{name}": value for name, value in flatten_scores(scores).items() if name in FIGURES}

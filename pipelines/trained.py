@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lstfe.config import Config, load_config
+from lstfe.config import Config
 from lstfe.model.methods import resolve_method
+from lstfe.params import load_config
 from pipelines.paths import PARAMS, TRAINED
 
 WEIGHTS = TRAINED / "weights.safetensors"

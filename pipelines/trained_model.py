@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lstfe.config import Config, save_config
+from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
+from lstfe.params import save_config
 from lstfe.training.checkpoint import load_weights, save_weights
 from pipelines import trained
 from pipelines.paths import TRAINED

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lstfe.config import Config, ConfigError
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
+from lstfe.data.prepared import load_split
 from lstfe.data.sampling import ClipSampler
 from lstfe.errors import UserError
 from lstfe.types import Clip, Targets
@@ -50,14 +51,6 @@ def flip_clip(clip: Clip) -> Clip:
     return Clip(clip.frames.flip(-1), clip.layout, targets, clip.video, clip.frame_indices)
 
 
-def load_split(prepared_dir: Path, split: str) -> tuple[VideoAnnotations, FrameStore]:
-    """Open one split of a prepared data set; AnnotationError where it has none."""
-    path = prepared_dir / "annotations" / f"{split}.json"
-    if not path.is_file():
-        raise AnnotationError(f"{path}: no such split; prepare a data set that has one")
-    return load_annotations(path), FrameStore(prepared_dir / "frames")
-
-
 def make_loader(
     config: Config,
     prepared_dir: Path,
@@ -86,8 +79,6 @@ def make_loader(
         flip_probability=config.train.flip_probability,
         num_still_clips=config.train.still_iterations * batch_size,
     )
-    if sampler.num_frames == 0:
-        raise AnnotationError(f"{prepared_dir / 'annotations' / split}.json: lists no frame to train on")
     share = batch_size // world_size
     firsts = range(
         start_iteration * batch_size + rank * share, config.train.iterations * batch_size, batch_size

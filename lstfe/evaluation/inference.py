@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lstfe.config import Config
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
+from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord, to_records
@@ -34,14 +35,13 @@ def detect_split(
     Each video is a stream of the split's own frames: where a split begins in the middle of a video, so does
     the stream. `max_frames` shortens videos as `frames_to_stream` says. The model's mode is left as it was.
     """
-    annotations = load_split(prepared_dir, split)
+    annotations, store = load_split(prepared_dir, split)
     if model.head.num_classes != len(annotations.label_names) + 1:
         raise UserError(
             f"{prepared_dir}: split {split!r} has {len(annotations.label_names)} categories, expected "
             f"{model.head.num_classes - 1} as in the training; train on this data set first"
         )
     stretches = frames_to_stream(annotations, max_frames)
-    store = FrameStore(prepared_dir / "frames")
     records: list[DetectionRecord] = []
     total, done = sum(len(frame_ids) for frame_ids in stretches.values()), 0
     was_training = model.training
@@ -72,7 +72,7 @@ def score_split(
     progress: ReportProgress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Detect on a split and score what was streamed by `config.evaluate.protocols`: see `protocols.score`."""
-    annotations = load_split(prepared_dir, split)
+    annotations, _ = load_split(prepared_dir, split)
     records = detect_split(model, config, prepared_dir, split, max_frames=max_frames, progress=progress)
     return score(
         annotations,
@@ -82,21 +82,6 @@ def score_split(
         split=split,
         frames=frames_to_stream(annotations, max_frames),
     )
-
-
-def load_split(prepared_dir: Path, split: str) -> VideoAnnotations:
-    """Read a prepared split's annotations; UserError names the splits there are where it is missing."""
-    path = prepared_dir / "annotations" / f"{split}.json"
-    if not path.is_file():
-        present = sorted(file.stem for file in path.parent.glob("*.json"))
-        raise UserError(
-            f"{path}: the prepared data have no split {split!r}, found {', '.join(present) or 'none'}; "
-            "set evaluate.split, or run the prepare stage"
-        )
-    annotations = load_annotations(path)
-    if not annotations.images:
-        raise AnnotationError(f"{path}: lists no frames, so there is nothing to detect on")
-    return annotations
 
 
 def frames_to_stream(annotations: VideoAnnotations, max_frames: int | None = None) -> dict[str, list[int]]:

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lstfe.config import Config
-from lstfe.data.dataset import load_split, make_loader
+from lstfe.data.dataset import make_loader
+from lstfe.data.prepared import load_split
 from lstfe.data.transforms import collate, jitter_colours
 from lstfe.errors import UserError
 from lstfe.model.detector import LSTFENet

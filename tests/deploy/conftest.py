@@ -11,21 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from deploy.bundle import WEIGHTS_FILE, write_bundle
 from deploy.export_onnx import export_graph, export_graphs
 from deploy.graphs import graphs_of
-from lstfe.config import (
-    BackboneConfig,
-    Config,
-    HeadConfig,
-    InferenceConfig,
-    ModelConfig,
-    ProposalConfig,
-    RelationConfig,
-    SelectionConfig,
-)
+from lstfe.config import Config, InferenceConfig, ModelConfig
 from lstfe.data.video import VideoWriter
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
@@ -35,33 +25,7 @@ from lstfe.types import ByteArray
 LABEL_NAMES = ("drone", "bird")
 IMAGE_SIZE = (64, 96)
 
-TINY = Config(
-    inference=InferenceConfig(
-        lookahead=2, alignment_gap=1, relation_range=3, num_relation=3, num_candidates=3
-    ),
-    model=ModelConfig(
-        image_short_side=64,
-        image_long_side=96,
-        backbone=BackboneConfig(
-            name="resnet18", width=16, feature_stride=8, feature_channels=24, layer4=False, reduce_channels=16
-        ),
-        proposals=ProposalConfig(
-            anchor_sizes=(8.0, 16.0, 32.0),
-            anchor_ratios=(0.5, 1.0),
-            pre_nms_top_k=200,
-            current_top_k=20,
-            reference_top_k=10,
-        ),
-        selection=SelectionConfig(num_frames=2),
-        relation=RelationConfig(
-            stages=("long_term", "short_term", "short_term", "long_term"), embedding=32, num_groups=4
-        ),
-        head=HeadConfig(roi_size=3, detections_per_frame=20),
-    ),
-)
-
-# Boxes that stay in the image, scores well apart.
-_GAINS = {"proposal_network.box_deltas": 0.01, "head.box_deltas": 0.5, "head.class_logits": 2.0}
+INFERENCE = InferenceConfig(lookahead=2, alignment_gap=1, relation_range=3, num_relation=3, num_candidates=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +38,28 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def build_model() -> Callable[[str], tuple[LSTFENet, Config]]:
-    """Return a builder of networks in which every part has an influence, and their configuration."""
+def build_method(
+    tiny: Callable[..., ModelConfig], build_model: Callable[..., LSTFENet]
+) -> Callable[..., tuple[LSTFENet, Config]]:
+    """Return a builder of networks by method, in evaluation mode, with their configuration."""
 
     def build(method: Any = "lstfe") -> tuple[LSTFENet, Config]:
-        config = resolve_method(replace(TINY, model=replace(TINY.model, method=method)))
-        torch.manual_seed(0)
-        model = LSTFENet(config.model, len(LABEL_NAMES) + 1).eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if not name.startswith(("backbone", "reduce", "fc0")):
-                    fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
-                    parameter.normal_(std=_GAINS.get(name.rpartition(".")[0], 1.0) / fan_in**0.5)
-                if name.endswith("location.linear.bias"):
-                    # The logarithm of a gate that is just closing turns the last bit into a percent.
-                    parameter.fill_(5.0)
-        return model, config
+        model = tiny(relation={"stages": ("long_term", "short_term", "short_term", "long_term")})
+        config = resolve_method(Config(inference=INFERENCE, model=replace(model, method=method)))
+        return build_model(config.model).eval(), config
 
     return build
 
 
 @pytest.fixture(scope="session")
 def export(
-    build_model: Callable[[str], tuple[LSTFENet, Config]], tmp_path_factory: pytest.TempPathFactory
+    build_method: Callable[..., tuple[LSTFENet, Config]], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Exported]:
     """Return an exporter that writes the graphs of lstfe, or of faster_rcnn, once for all tests."""
 
     @functools.cache
     def build(method: str = "lstfe") -> Exported:
-        model, config = build_model(method)
+        model, config = build_method(method)
         directory = tmp_path_factory.mktemp(f"exported-{method}")
         if method == "lstfe":
             export_graphs(model, config, directory)

@@ -17,7 +17,7 @@ from lstfe.config import Config
 from lstfe.model.detector import HeadOutput, LSTFENet
 from lstfe.types import Proposals
 
-BuildModel = Callable[..., tuple[LSTFENet, Config]]
+BuildMethod = Callable[..., tuple[LSTFENet, Config]]
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -43,8 +43,8 @@ def test_every_graph_gives_what_pytorch_gives_at_any_image_size(
                 assert difference <= 2e-5 * one.double().abs().max(), (graph.name, name, image_size)
 
 
-def test_the_proposals_graph_chooses_what_the_proposal_network_chooses(build_model: BuildModel) -> None:
-    model, config = build_model()
+def test_the_proposals_graph_chooses_what_the_proposal_network_chooses(build_method: BuildMethod) -> None:
+    model, config = build_method()
     top_k = config.model.proposals.current_top_k
     for image_size in ((64, 96), (32, 32)):  # the smaller one has fewer anchors than pre_nms_top_k
         objectness, box_deltas, size = random_inputs("proposals", model, config, image_size=image_size)
@@ -56,23 +56,23 @@ def test_the_proposals_graph_chooses_what_the_proposal_network_chooses(build_mod
         torch.testing.assert_close(boxes, expected.boxes)
 
 
-def test_the_proposals_graph_marks_what_it_could_not_find_as_padding(build_model: BuildModel) -> None:
-    model, config = build_model()
+def test_the_proposals_graph_marks_what_it_could_not_find_as_padding(build_method: BuildMethod) -> None:
+    model, config = build_method()
     objectness, box_deltas, size = random_inputs("proposals", model, config, image_size=(32, 32))
     boxes, valid = ProposalsGraph(model, 500)(objectness, box_deltas, size)
     assert 0 < valid.sum() < 500
     assert (boxes[~valid] == 0).all()
 
 
-def test_the_decode_graph_gives_no_detections_for_padding_alone(build_model: BuildModel) -> None:
-    model, config = build_model()
+def test_the_decode_graph_gives_no_detections_for_padding_alone(build_method: BuildMethod) -> None:
+    model, config = build_method()
     logits, deltas, boxes, valid, *sizes = random_inputs("decode", model, config)
     _, scores, _ = DecodeGraph(model)(logits, deltas, boxes, torch.zeros_like(valid), *sizes)
     assert (scores == 0).all()
 
 
-def test_the_decode_graph_keeps_what_the_detection_head_keeps(build_model: BuildModel) -> None:
-    model, config = build_model()
+def test_the_decode_graph_keeps_what_the_detection_head_keeps(build_method: BuildMethod) -> None:
+    model, config = build_method()
     for seed in range(5):
         logits, deltas, boxes, valid, image_size, original_size = random_inputs(
             "decode", model, config, seed=seed

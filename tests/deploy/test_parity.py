@@ -101,12 +101,12 @@ def test_the_report_covers_every_graph_and_the_ap_of_both_backends(
 
 
 def test_a_graph_of_other_weights_is_refused_and_the_report_written(
-    export: Callable[..., Any], build_model: Callable[..., Any], prepared: Path, tmp_path: Path
+    export: Callable[..., Any], build_method: Callable[..., Any], prepared: Path, tmp_path: Path
 ) -> None:
     exported = export("lstfe")
     for path in exported.directory.glob("*.onnx"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    other, _ = build_model()
+    other, _ = build_method()
     other.fc0.weight.data *= 1.01
     export_graph("roi", other, exported.config, tmp_path)
     with pytest.raises(ParityError, match=r"graph roi differs from PyTorch by .* on random") as caught:

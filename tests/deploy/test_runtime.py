@@ -46,9 +46,9 @@ def assert_same(
 @pytest.mark.parametrize("num_frames", [1, 2, 9])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_detects_what_pytorch_streaming_detects(
-    build_model: Callable[..., Any], make_frames: Callable[..., Any], method: str, num_frames: int
+    build_method: Callable[..., Any], make_frames: Callable[..., Any], method: str, num_frames: int
 ) -> None:
-    model, config = build_model(method)
+    model, config = build_method(method)
     frames = list(make_frames(num_frames))
     expected = detect_all(StreamingDetector(model, config, num_frames=num_frames), frames)
     found = detect_all(StreamRuntime(TorchGraphs(model, config), config, num_frames=num_frames), frames)
@@ -94,15 +94,15 @@ def causal(config: Config) -> Config:
     return replace(config, inference=replace(config.inference, lookahead=0))
 
 
-def test_a_stream_without_frames_ends_without_detections(build_model: Callable[..., Any]) -> None:
-    model, config = build_model()
+def test_a_stream_without_frames_ends_without_detections(build_method: Callable[..., Any]) -> None:
+    model, config = build_method()
     assert StreamRuntime(TorchGraphs(model, config), config).finish() == []
 
 
 def test_memory_holds_no_more_than_the_windows_reach(
-    build_model: Callable[..., Any], make_frames: Callable[..., Any]
+    build_method: Callable[..., Any], make_frames: Callable[..., Any]
 ) -> None:
-    model, config = build_model()
+    model, config = build_method()
     runtime = StreamRuntime(TorchGraphs(model, config), config)
     kept = []
     for frame in make_frames(30):
@@ -113,13 +113,26 @@ def test_memory_holds_no_more_than_the_windows_reach(
 
 
 def test_a_frame_of_another_size_is_refused(
-    build_model: Callable[..., Any], make_frames: Callable[..., Any]
+    build_method: Callable[..., Any], make_frames: Callable[..., Any]
 ) -> None:
-    model, config = build_model()
+    model, config = build_method()
     runtime = StreamRuntime(TorchGraphs(model, config), config)
     runtime.push(next(make_frames(1)))
     with pytest.raises(UserError, match="frame 1 is 32x48 pixels"):
         runtime.push(next(make_frames(1, (32, 48))))
+
+
+def test_a_pool_that_was_not_shown_is_refused_at_the_first_frame(
+    build_method: Callable[..., Any], make_frames: Callable[..., Any]
+) -> None:
+    model, config = build_method()
+    runtime = StreamRuntime(TorchGraphs(model, config), config, num_frames=9)
+    frames = list(make_frames(9))
+    runtime.prime({4: frames[4]})
+    with pytest.raises(UserError, match=r"frames 1, 7 of the long-term pool .* call prime"):
+        runtime.push(frames[0])
+    runtime.prime({1: frames[1], 7: frames[7]})
+    assert runtime.push(frames[0]) == []
 
 
 @pytest.mark.parametrize("kind", ["cosine", "scaled_dot"])

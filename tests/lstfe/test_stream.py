@@ -12,15 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lstfe.config import (
-    BackboneConfig,
-    Config,
-    HeadConfig,
-    InferenceConfig,
-    ModelConfig,
-    ProposalConfig,
-    RelationConfig,
-)
+from lstfe.config import Config, InferenceConfig, ModelConfig
 from lstfe.data.transforms import collate
 from lstfe.errors import UserError
 from lstfe.model.detector import LSTFENet
@@ -30,18 +22,6 @@ from lstfe.types import ByteArray, Clip, ClipLayout, Detections, FrameDetections
 from lstfe.window import Reservoir, long_term_pool, window_at
 
 NUM_FRAMES = 9
-TINY = ModelConfig(
-    image_short_side=64,
-    image_long_side=96,
-    backbone=BackboneConfig(
-        name="resnet18", width=16, feature_stride=8, feature_channels=24, layer4=False, reduce_channels=16
-    ),
-    proposals=ProposalConfig(
-        anchor_sizes=(8.0, 16.0, 32.0), pre_nms_top_k=200, current_top_k=12, reference_top_k=5
-    ),
-    relation=RelationConfig(embedding=32, num_groups=4, distill_ratio=0.4),
-    head=HeadConfig(roi_size=3, detections_per_frame=20),
-)
 MODES: dict[str, dict[str, Any]] = {
     "causal": {"lookahead": 0, "long_term_source": "past"},
     "causal with a pool": {"lookahead": 0, "long_term_source": "video"},
@@ -54,39 +34,15 @@ MODES: dict[str, dict[str, Any]] = {
 CASES = [("lstfe", mode) for mode in MODES]
 CASES += [(method, "lookahead with a pool") for method in METHODS if method != "lstfe"]
 
+Tiny = Callable[..., ModelConfig]
+BuildModel = Callable[..., LSTFENet]
 
-def config_of(
-    method: str = "lstfe", mode: str = "lookahead with a pool", model: ModelConfig = TINY
-) -> Config:
+
+def config_of(model: ModelConfig, method: str = "lstfe", mode: str = "lookahead with a pool") -> Config:
     inference = InferenceConfig(
         num_alignment=2, alignment_gap=1, relation_range=3, num_relation=4, num_candidates=3, **MODES[mode]
     )
     return resolve_method(Config(model=replace(model, method=method), inference=inference))  # type: ignore[arg-type]
-
-
-def build_model(config: Config) -> LSTFENet:
-    """Build a network with random weights everywhere, also where training starts from zero."""
-    torch.manual_seed(0)
-    model = LSTFENet(config.model, 3)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.startswith(("backbone", "reduce", "fc0")):
-                continue
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 16
-            # Location gates stay near their initial 0.01: sin(100 log(|dx| / w + 0.001)) magnifies rounding.
-            small = ".location." in name or "box_deltas" in name
-            gain = 0.1 if small else 4.0 if name.startswith("proposal_network.objectness") else 1.0
-            parameter.normal_(std=gain / fan_in**0.5, generator=generator)
-            if name.endswith("location.linear.bias"):
-                parameter.add_(0.5)
-        # Two labels that want opposite things: whatever the features, one of them beats the background.
-        classes = model.head.class_logits
-        classes.bias.zero_()
-        classes.weight.mul_(0.3)
-        classes.weight[0] = 0
-        classes.weight[2] = -classes.weight[1]
-    return model.eval()
 
 
 def video(num_frames: int = NUM_FRAMES, size: tuple[int, int] = (48, 72), seed: int = 0) -> list[ByteArray]:
@@ -149,33 +105,50 @@ def assert_equal_detections(found: Detections, expected: Detections) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_stream_without_frames_ends_without_detections(mode: str) -> None:
-    config = config_of(mode=mode)
-    assert StreamingDetector(build_model(config), config).finish() == []
+def test_a_stream_without_frames_ends_without_detections(
+    tiny: Tiny, build_model: BuildModel, mode: str
+) -> None:
+    config = config_of(tiny(), mode=mode)
+    assert StreamingDetector(build_model(config.model), config).finish() == []
 
 
 @pytest.mark.parametrize(("method", "mode"), CASES)
-def test_a_black_video_of_one_frame_is_detected_in_numbers(method: str, mode: str) -> None:
-    config = config_of(method, mode)
-    detector = StreamingDetector(build_model(config), config, num_frames=1)
+def test_a_black_video_of_one_frame_is_detected_in_numbers(
+    tiny: Tiny, build_model: BuildModel, method: str, mode: str
+) -> None:
+    config = config_of(tiny(), method, mode)
+    detector = StreamingDetector(build_model(config.model), config, num_frames=1)
     (found,) = stream(detector, [np.zeros((48, 72, 3), np.uint8)])
     assert found.frame_index == 0
     assert np.isfinite(found.detections.boxes).all()
     assert np.isfinite(found.detections.scores).all()
 
 
-def test_without_proposals_nothing_is_detected() -> None:
-    config = config_of(model=replace(TINY, proposals=replace(TINY.proposals, min_size_px=1e6)))
-    detector = StreamingDetector(build_model(config), config, num_frames=NUM_FRAMES)
+def test_without_proposals_nothing_is_detected(tiny: Tiny, build_model: BuildModel) -> None:
+    config = config_of(tiny(proposals={"min_size_px": 1e6}))
+    detector = StreamingDetector(build_model(config.model), config, num_frames=NUM_FRAMES)
     assert [len(found.detections) for found in stream(detector, video())] == [0] * NUM_FRAMES
 
 
-def test_a_frame_of_another_size_is_refused_with_both_sizes() -> None:
-    config = config_of(mode="causal")
-    detector = StreamingDetector(build_model(config), config)
+def test_a_frame_of_another_size_is_refused_with_both_sizes(tiny: Tiny, build_model: BuildModel) -> None:
+    config = config_of(tiny(), mode="causal")
+    detector = StreamingDetector(build_model(config.model), config)
     detector.push(np.zeros((48, 72, 3), np.uint8))
     with pytest.raises(UserError, match=r"frame 1 is 72x48 .* expected \(48, 72\)"):
         detector.push(np.zeros((72, 48, 3), np.uint8))
+
+
+def test_a_pool_that_was_not_shown_is_refused_at_the_first_frame(tiny: Tiny, build_model: BuildModel) -> None:
+    config, frames = config_of(tiny()), video()
+    detector = StreamingDetector(build_model(config.model), config, num_frames=NUM_FRAMES)
+    assert detector.pool == (1, 4, 7)
+    with pytest.raises(UserError, match=r"frames 1, 4, 7 of the long-term pool .* call prime"):
+        detector.push(frames[0])
+    detector.prime({4: frames[4]})
+    with pytest.raises(UserError, match="frames 1, 7 of the long-term pool"):
+        detector.push(frames[0])
+    detector.prime({1: frames[1], 7: frames[7]})
+    assert detector.push(frames[0]) == []
 
 
 # -------------------------------------------------------------------------------- train path = stream path
@@ -183,9 +156,11 @@ def test_a_frame_of_another_size_is_refused_with_both_sizes() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", METHODS)
-def test_streaming_equals_the_training_graph_on_the_same_frames(method: str, mode: str) -> None:
-    config, frames = config_of(method, mode), video()
-    model = build_model(config)
+def test_streaming_equals_the_training_graph_on_the_same_frames(
+    tiny: Tiny, build_model: BuildModel, method: str, mode: str
+) -> None:
+    config, frames = config_of(tiny(), method, mode), video()
+    model = build_model(config.model)
     found = stream(StreamingDetector(model, config, num_frames=len(frames)), frames)
     expected = detections_of_clips(model, config, frames)
     assert [one.frame_index for one in found] == list(range(len(frames)))
@@ -212,20 +187,23 @@ def test_streaming_equals_the_training_graph_on_the_same_frames(method: str, mod
     ],
     ids=str,
 )
-def test_streaming_equals_the_training_graph_with_other_switches(switches: dict[str, dict[str, Any]]) -> None:
-    changed = {name: replace(getattr(TINY, name), **keys) for name, keys in switches.items()}
-    config, frames = config_of(model=replace(TINY, **changed)), video(5)
-    model = build_model(config)
+def test_streaming_equals_the_training_graph_with_other_switches(
+    tiny: Tiny, build_model: BuildModel, switches: dict[str, dict[str, Any]]
+) -> None:
+    config, frames = config_of(tiny(**switches)), video(5)
+    model = build_model(config.model)
     found = stream(StreamingDetector(model, config, num_frames=5), frames)
     for one, other in zip(found, detections_of_clips(model, config, frames), strict=True):
         assert len(other) > 0
         assert_equal_detections(one.detections, other)
 
 
-def test_other_frames_of_the_video_change_the_detections_of_a_frame() -> None:
+def test_other_frames_of_the_video_change_the_detections_of_a_frame(
+    tiny: Tiny, build_model: BuildModel
+) -> None:
     # Without this the comparison above could hold for a detector that ignores time.
-    config, frames = config_of(), video()
-    model = build_model(config)
+    config, frames = config_of(tiny()), video()
+    model = build_model(config.model)
     before = stream(StreamingDetector(model, config, num_frames=NUM_FRAMES), frames)[4].detections
     others = [*video(4, seed=5), frames[4], *video(4, seed=6)]
     after = stream(StreamingDetector(model, config, num_frames=NUM_FRAMES), others)[4].detections
@@ -233,19 +211,21 @@ def test_other_frames_of_the_video_change_the_detections_of_a_frame() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_causal_detector_does_not_see_the_future(method: str) -> None:
-    config, frames = config_of(method, "causal"), video()
-    model = build_model(config)
+def test_a_causal_detector_does_not_see_the_future(tiny: Tiny, build_model: BuildModel, method: str) -> None:
+    config, frames = config_of(tiny(), method, "causal"), video()
+    model = build_model(config.model)
     whole = stream(StreamingDetector(model, config), frames)
     begun = stream(StreamingDetector(model, config), frames[:5])
     for one, other in zip(begun, whole[:5], strict=True):
         assert_equal_detections(one.detections, other.detections)
 
 
-def test_a_stream_of_unknown_length_takes_its_candidates_from_the_past() -> None:
-    config = config_of(mode="lookahead with a pool")
+def test_a_stream_of_unknown_length_takes_its_candidates_from_the_past(
+    tiny: Tiny, build_model: BuildModel
+) -> None:
+    config = config_of(tiny(), mode="lookahead with a pool")
     past = replace(config, inference=replace(config.inference, long_term_source="past"))
-    model, frames = build_model(config), video()
+    model, frames = build_model(config.model), video()
     detector = StreamingDetector(model, config)
     assert detector.pool is None
     for one, other in zip(
@@ -254,9 +234,11 @@ def test_a_stream_of_unknown_length_takes_its_candidates_from_the_past() -> None
         assert_equal_detections(one.detections, other.detections)
 
 
-def test_detections_are_in_pixels_of_the_frame_whatever_the_size_inside() -> None:
-    config, frames = config_of(mode="causal"), video(2, size=(128, 192))
-    found = stream(StreamingDetector(build_model(config), config), frames)
+def test_detections_are_in_pixels_of_the_frame_whatever_the_size_inside(
+    tiny: Tiny, build_model: BuildModel
+) -> None:
+    config, frames = config_of(tiny(), mode="causal"), video(2, size=(128, 192))
+    found = stream(StreamingDetector(build_model(config.model), config), frames)
     boxes = np.concatenate([one.detections.boxes for one in found])
     assert boxes.min() >= 0
     assert (boxes <= np.array([192, 128, 192, 128]) + 1e-3).all()
@@ -270,9 +252,11 @@ def test_detections_are_in_pixels_of_the_frame_whatever_the_size_inside() -> Non
     ("mode", "expected"),
     [("causal", [1] * 9 + [0]), ("lookahead with a pool", [0] * 3 + [1] * 6 + [3])],
 )
-def test_a_frame_is_detected_as_soon_as_its_lookahead_is_there(mode: str, expected: list[int]) -> None:
-    config, frames = config_of(mode=mode), video()
-    detector = StreamingDetector(build_model(config), config, num_frames=NUM_FRAMES)
+def test_a_frame_is_detected_as_soon_as_its_lookahead_is_there(
+    tiny: Tiny, build_model: BuildModel, mode: str, expected: list[int]
+) -> None:
+    config, frames = config_of(tiny(), mode=mode), video()
+    detector = StreamingDetector(build_model(config.model), config, num_frames=NUM_FRAMES)
     detector.prime({index: frames[index] for index in detector.pool or ()})
     answers = [detector.push(frame) for frame in frames] + [detector.finish()]
     assert [len(answer) for answer in answers] == expected
@@ -280,10 +264,10 @@ def test_a_frame_is_detected_as_soon_as_its_lookahead_is_there(mode: str, expect
 
 @pytest.mark.parametrize(("method", "mode"), CASES)
 def test_every_frame_passes_the_backbone_exactly_once(
-    method: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, build_model: BuildModel, method: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(method, mode)
-    model = build_model(config)
+    config = config_of(tiny(), method, mode)
+    model = build_model(config.model)
     forward: Callable[[Tensor], Tensor] = model.backbone.forward
     seen: list[int] = []
 
@@ -297,9 +281,43 @@ def test_every_frame_passes_the_backbone_exactly_once(
     assert len(set(seen)) == NUM_FRAMES
 
 
-def longest_memory(config: Config, num_frames: int) -> int:
+@pytest.mark.parametrize("mode", MODES)
+def test_the_support_of_a_frame_is_computed_once_and_kept_while_an_alignment_may_need_it(
+    tiny: Tiny, build_model: BuildModel, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, frames = config_of(tiny(), mode=mode), video()
+    model = build_model(config.model)
+    assert model.alignment is not None
+    prepare, num_prepared = model.alignment.prepare, []
+    monkeypatch.setattr(model.alignment, "prepare", lambda maps: num_prepared.append(1) or prepare(maps))
+    detector = StreamingDetector(model, config, num_frames=NUM_FRAMES)
+    detector.prime({index: frames[index] for index in detector.pool or ()})
+    aligned: set[int] = set()
+    for pushed, frame in enumerate(frames, start=1):
+        for found in detector.push(frame):
+            aligned.update(window_at(found.frame_index, pushed, (), config.inference).alignment)
+        later = aligned_later(config, pushed)
+        kept = {index for index in range(NUM_FRAMES) if index in detector.memory}
+        assert {index for index in kept if detector.memory[index].has_support} == aligned & later
+    for found in detector.finish():
+        aligned.update(window_at(found.frame_index, NUM_FRAMES, (), config.inference).alignment)
+    assert len(num_prepared) == len(aligned)
+
+
+def aligned_later(config: Config, pushed: int) -> set[int]:
+    """Return the frames that may be aligned after `pushed` frames, whatever the length of the video."""
+    done = max(0, pushed - config.inference.lookahead)
+    windows = (
+        window_at(current, length, (), config.inference)
+        for length in range(pushed, pushed + 20)
+        for current in range(done, length)
+    )
+    return {index for window in windows for index in window.alignment}
+
+
+def longest_memory(build_model: BuildModel, config: Config, num_frames: int) -> int:
     frames = video(8, size=(32, 32))
-    detector = StreamingDetector(build_model(config), config, num_frames=num_frames)
+    detector = StreamingDetector(build_model(config.model), config, num_frames=num_frames)
     detector.prime({index: frames[index % 8] for index in detector.pool or ()})
     longest = 0
     for index in range(num_frames):
@@ -309,28 +327,27 @@ def longest_memory(config: Config, num_frames: int) -> int:
     return longest
 
 
-def miniature(mode: str) -> Config:
+def miniature(tiny: Tiny, mode: str) -> Config:
     """Return the smallest network with all parts, for long videos."""
-    model = replace(
-        TINY,
-        image_short_side=32,
-        image_long_side=32,
-        backbone=replace(TINY.backbone, width=16, feature_channels=8, feature_stride=16),
-        proposals=replace(TINY.proposals, anchor_sizes=(16.0,), current_top_k=2, reference_top_k=2),
-        relation=replace(TINY.relation, stages=("long_term", "short_term")),
+    model = tiny(
+        backbone={"feature_channels": 8, "feature_stride": 16},
+        proposals={"anchor_sizes": (16.0,), "current_top_k": 2, "reference_top_k": 2},
+        relation={"stages": ("long_term", "short_term")},
     )
-    return config_of(mode=mode, model=model)
+    return config_of(replace(model, image_short_side=32, image_long_side=32), mode=mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_more_than_the_window_and_its_candidates_is_remembered(mode: str) -> None:
-    config = miniature(mode)
+def test_no_more_than_the_window_and_its_candidates_is_remembered(
+    tiny: Tiny, build_model: BuildModel, mode: str
+) -> None:
+    config = miniature(tiny, mode)
     inference = config.inference
     reach = max(inference.relation_range, inference.num_alignment * inference.alignment_gap)
-    longest = longest_memory(config, 60)
+    longest = longest_memory(build_model, config, 60)
     assert reach < longest <= reach + 1 + inference.lookahead + inference.num_candidates
 
 
-def test_memory_is_no_longer_after_600_frames_than_after_60() -> None:
-    config = miniature("lookahead with a reservoir")
-    assert longest_memory(config, 600) == longest_memory(config, 60)
+def test_memory_is_no_longer_after_600_frames_than_after_60(tiny: Tiny, build_model: BuildModel) -> None:
+    config = miniature(tiny, "lookahead with a reservoir")
+    assert longest_memory(build_model, config, 600) == longest_memory(build_model, config, 60)

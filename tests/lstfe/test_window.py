@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstfe.config import InferenceConfig
+from lstfe.errors import UserError
 from lstfe.window import (
     Reservoir,
     StreamSchedule,
@@ -187,6 +188,34 @@ def test_a_window_comes_out_as_soon_as_the_lookahead_is_there() -> None:
     assert came_out == [[], [], [0], [1], [2]]
     assert [window.current for window in schedule.finish()] == [3, 4]
     assert schedule.finish() == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(configs, st.integers(1, 25))
+def test_frames_needed_for_alignment_are_those_of_later_windows_however_long_the_stream_may_be(
+    config: InferenceConfig, num_frames: int
+) -> None:
+    schedule = StreamSchedule(config)
+    done = sum(len(schedule.push()) for _ in range(num_frames))
+    later: set[int] = set()
+    for length in range(num_frames, num_frames + config.lookahead + 20):
+        for current in range(done, length):
+            later |= set(window_at(current, length, (), config).alignment)
+    found = {frame for frame in range(num_frames) if schedule.needed_for_alignment(frame)}
+    assert found == {frame for frame in later if frame < num_frames}
+
+
+def test_an_empty_pool_requires_no_frames() -> None:
+    StreamSchedule(InferenceConfig(num_candidates=0), 100).require_pool(())
+    StreamSchedule(InferenceConfig()).require_pool(())
+
+
+def test_frames_of_the_pool_that_are_not_remembered_are_named_once_each() -> None:
+    schedule = StreamSchedule(InferenceConfig(num_candidates=4), 3)
+    assert schedule.pool == (0, 1, 1, 2)
+    schedule.require_pool({0, 1, 2})
+    with pytest.raises(UserError, match=r"frames 1, 2 of the long-term pool .* call prime"):
+        schedule.require_pool({0})
 
 
 # ---------------------------------------------------------------------------------------- the reservoir

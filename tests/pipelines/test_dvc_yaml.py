@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from lstfe.config import Config, load_config
+from lstfe.config import Config
+from lstfe.params import load_config
 from pipelines.stage import stage_order
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ PACKAGES = ("lstfe", "deploy", "pipelines")
 WITHOUT_EFFECT = {
     "lstfe/errors.py": "messages",
     "lstfe/config.py": "DVC compares the values themselves; train, where defaults count, depends on it",
+    "lstfe/params.py": "DVC compares the values themselves; train, where presets are merged, depends on it",
     "pipelines/command.py": "exit codes",
     "pipelines/environment.py": "settings",
     "pipelines/identity.py": "names and tags",
@@ -31,6 +33,8 @@ WITHOUT_EFFECT = {
     "pipelines/tables.py": "output to the terminal",
     "pipelines/tracking.py": "tracking",
 }
+# What a preset leaves out, and how it is merged: of these DVC sees no value.
+SHAPE_THE_MODEL = {"lstfe/config.py", "lstfe/params.py"}
 # Validation watches a training and never steers it: a new figure must not cost a new training.
 WATCHES_TRAINING = ("lstfe/evaluation/", "lstfe/stream.py")
 
@@ -111,9 +115,13 @@ def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage: str) -
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_dependency_is_listed_that_the_stage_does_not_import(stage: str) -> None:
-    used = _files_behind(stage) | {"lstfe/config.py"}
+    used = _files_behind(stage) | SHAPE_THE_MODEL
 
     assert [dep for dep in _code_deps(stage) if not any(_is_covered(file, [dep]) for file in used)] == []
+
+
+def test_train_depends_on_what_turns_a_preset_into_a_model() -> None:
+    assert set(_code_deps("train")) >= SHAPE_THE_MODEL
 
 
 def test_params_yaml_holds_every_key_of_every_section_but_model() -> None:

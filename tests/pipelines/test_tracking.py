@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lstfe.config import Config, save_config
+from lstfe.config import Config
+from lstfe.params import save_config
 from pipelines.journal import read_journal
 from pipelines.tracking import Run, continue_run, finished_runs, tag_lock, training_run
 

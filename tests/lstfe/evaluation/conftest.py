@@ -13,6 +13,7 @@ from lstfe.data.coco_video import (
     ImageEntry,
     VideoAnnotations,
     VideoEntry,
+    load_annotations,
     save_annotations,
 )
 from lstfe.data.frames import write_frames
@@ -40,6 +41,12 @@ def prepared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     half = VideoAnnotations(whole.videos, later, objects, whole.categories)
     save_annotations(half, directory / "annotations" / "test.json")
     return directory
+
+
+@pytest.fixture
+def annotations(prepared_dir: Path) -> VideoAnnotations:
+    """The split `val`, fresh for each test."""
+    return load_annotations(prepared_dir / "annotations" / "val.json")
 
 
 def _video(annotations: VideoAnnotations, video_id: int) -> VideoEntry:

@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.evaluation.curves import write_curves
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord
-
-
-@pytest.fixture
-def annotations(prepared_dir: Path) -> VideoAnnotations:
-    return load_annotations(prepared_dir / "annotations" / "val.json")
 
 
 def records_of(annotations: VideoAnnotations, *, found: int) -> list[DetectionRecord]:

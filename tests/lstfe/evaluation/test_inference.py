@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lstfe.config import (
-    AlignmentConfig,
-    BackboneConfig,
-    Config,
-    EvaluateConfig,
-    HeadConfig,
-    InferenceConfig,
-    ModelConfig,
-    ProposalConfig,
-    RelationConfig,
-)
-from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.config import Config, EvaluateConfig, InferenceConfig, ModelConfig
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
 from lstfe.errors import UserError
 from lstfe.evaluation import inference
-from lstfe.evaluation.inference import detect_split, frames_to_stream, load_split, score_split
+from lstfe.evaluation.inference import detect_split, frames_to_stream, score_split
 from lstfe.evaluation.records import scored_frames
 from lstfe.model.detector import LSTFENet
 from lstfe.stream import StreamingDetector
 from lstfe.types import ByteArray, Detections, FrameDetections
-
-CONFIG = Config(
-    model=ModelConfig(
-        preset="test",
-        image_short_side=64,
-        image_long_side=96,
-        backbone=BackboneConfig(
-            name="resnet18", width=16, feature_stride=16, layer4=False, reduce_channels=16, feature_channels=16
-        ),
-        proposals=ProposalConfig(
-            anchor_sizes=(12.0, 24.0), current_top_k=6, reference_top_k=4, pre_nms_top_k=50
-        ),
-        alignment=AlignmentConfig(num_blocks=1),
-        relation=RelationConfig(embedding=32, num_groups=4),
-        head=HeadConfig(detections_per_frame=3, score_threshold=0.0),
-    ),
-    inference=InferenceConfig(
-        lookahead=2, num_alignment=2, alignment_gap=1, relation_range=2, num_relation=2, num_candidates=2
-    ),
-)
 
 
 class RecordingDetector:
@@ -93,20 +63,25 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[RecordingDetector]:
 
 
 @pytest.fixture(scope="module")
-def model() -> LSTFENet:
+def config(tiny: Callable[..., ModelConfig]) -> Config:
+    """Few frames a window, and three detections a frame whatever their scores."""
+    inference = InferenceConfig(
+        lookahead=2, num_alignment=2, alignment_gap=1, relation_range=2, num_relation=2, num_candidates=2
+    )
+    head = {"detections_per_frame": 3, "score_threshold": 0.0}
+    return Config(model=tiny(head=head), inference=inference)
+
+
+@pytest.fixture(scope="module")
+def model(config: Config) -> LSTFENet:
     torch.manual_seed(0)
-    return LSTFENet(CONFIG.model, num_classes=2)
-
-
-@pytest.fixture
-def annotations(prepared_dir: Path) -> VideoAnnotations:
-    return load_annotations(prepared_dir / "annotations" / "val.json")
+    return LSTFENet(config.model, num_classes=2)
 
 
 def test_every_frame_of_every_video_is_streamed_in_order(
-    streams: list[RecordingDetector], model: LSTFENet, prepared_dir: Path
+    streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    records = detect_split(model, CONFIG, prepared_dir, "val")
+    records = detect_split(model, config, prepared_dir, "val")
     assert [stream.pushed for stream in streams] == [list(range(5)), list(range(9))]
     assert [(record.video, record.frame_id) for record in records] == [
         *(("left", i) for i in range(5)),
@@ -116,21 +91,21 @@ def test_every_frame_of_every_video_is_streamed_in_order(
 
 
 def test_a_split_that_begins_in_mid_video_streams_and_primes_its_own_frames(
-    streams: list[RecordingDetector], model: LSTFENet, prepared_dir: Path
+    streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    records = detect_split(model, CONFIG, prepared_dir, "test")
+    records = detect_split(model, config, prepared_dir, "test")
     assert [stream.pushed for stream in streams] == [[2, 3, 4], [4, 5, 6, 7, 8]]
     assert [stream.primed for stream in streams] == [{0: 2, 2: 4}, {0: 4, 4: 8}]
     assert [record.frame_id for record in records] == [2, 3, 4, 4, 5, 6, 7, 8]
 
 
 def test_progress_counts_to_all_frames(
-    streams: list[RecordingDetector], model: LSTFENet, prepared_dir: Path
+    streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
     detect_split(
         model,
-        CONFIG,
+        config,
         prepared_dir,
         "val",
         max_frames=6,
@@ -141,16 +116,18 @@ def test_progress_counts_to_all_frames(
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_models_mode_is_left_as_it_was(
-    streams: list[RecordingDetector], model: LSTFENet, prepared_dir: Path, training: bool
+    streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path, training: bool
 ) -> None:
     model.train(training)
-    detect_split(model, CONFIG, prepared_dir, "val", max_frames=2)
+    detect_split(model, config, prepared_dir, "val", max_frames=2)
     assert model.training is training
 
 
-def test_a_split_with_other_categories_than_the_training_is_refused(prepared_dir: Path) -> None:
+def test_a_split_with_other_categories_than_the_training_is_refused(
+    config: Config, prepared_dir: Path
+) -> None:
     with pytest.raises(UserError, match="split 'val' has 1 categories, expected 2 as in the training"):
-        detect_split(LSTFENet(CONFIG.model, num_classes=3), CONFIG, prepared_dir, "val")
+        detect_split(LSTFENet(config.model, num_classes=3), config, prepared_dir, "val")
 
 
 def test_no_frames_allowed_means_no_streams(annotations: VideoAnnotations) -> None:
@@ -172,36 +149,31 @@ def test_few_frames_are_shared_evenly_from_the_middle_of_the_videos(
     assert frames_to_stream(annotations, max_frames) == expected
 
 
-def test_a_missing_split_is_named_with_those_there_are(prepared_dir: Path) -> None:
-    with pytest.raises(UserError, match="no split 'train', found test, val"):
-        load_split(prepared_dir, "train")
-
-
 def test_scores_of_a_shortened_split_count_only_its_frames(
-    streams: list[RecordingDetector], model: LSTFENet, prepared_dir: Path
+    streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    scores = score_split(model, CONFIG, prepared_dir, "val", max_frames=6)
+    scores = score_split(model, config, prepared_dir, "val", max_frames=6)
     assert list(scores) == ["coco", "voc07"]
     assert scores["coco"]["num_frames"] == scores["coco"]["num_ground_truths"] == 6
     assert scores["coco"]["split"] == "val"
 
 
 def test_the_stride_thins_the_scoring_not_the_stream(
-    streams: list[RecordingDetector], model: LSTFENet, prepared_dir: Path
+    streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, evaluate=EvaluateConfig(frame_stride=2, protocols=("voc07",)))
-    scores = score_split(model, config, prepared_dir, "val")
+    strided = dataclasses.replace(config, evaluate=EvaluateConfig(frame_stride=2, protocols=("voc07",)))
+    scores = score_split(model, strided, prepared_dir, "val")
     assert [len(stream.pushed) for stream in streams] == [5, 9]
     assert scores["voc07"]["num_frames"] == 8
     assert scores["voc07"]["frame_stride"] == 2
 
 
 def test_the_real_detector_gives_scorable_records_equal_to_its_own_stream(
-    model: LSTFENet, prepared_dir: Path, annotations: VideoAnnotations
+    model: LSTFENet, config: Config, prepared_dir: Path, annotations: VideoAnnotations
 ) -> None:
-    records = detect_split(model, CONFIG, prepared_dir, "val", max_frames=10)
+    records = detect_split(model, config, prepared_dir, "val", max_frames=10)
     left = [record for record in records if record.video == "left"]
-    detector, store = StreamingDetector(model, CONFIG, num_frames=5), FrameStore(prepared_dir / "frames")
+    detector, store = StreamingDetector(model, config, num_frames=5), FrameStore(prepared_dir / "frames")
     assert detector.pool is not None
     detector.prime({index: store.read("left", index) for index in detector.pool})
     found = [answer for i in range(5) for answer in detector.push(store.read("left", i))] + detector.finish()

@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
 from lstfe.evaluation import misses as misses_module
 from lstfe.evaluation.misses import PANEL_PX, Miss, draw_miss, find_misses, write_misses
 from lstfe.evaluation.records import DetectionRecord
 
 FALSE = DetectionRecord("left", 1, (2.0, 2.0, 9.0, 9.0), 0.8, "drone")
-
-
-@pytest.fixture
-def annotations(prepared_dir: Path) -> VideoAnnotations:
-    return load_annotations(prepared_dir / "annotations" / "val.json")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations
 from lstfe.errors import UserError
 from lstfe.evaluation.records import (
     DetectionError,
@@ -23,11 +23,6 @@ from lstfe.evaluation.records import (
 from lstfe.types import Detections
 
 RECORD = DetectionRecord("left", 2, (52.0, 24.0, 14.0, 10.0), 0.75, "drone")
-
-
-@pytest.fixture
-def annotations(prepared_dir: Path) -> VideoAnnotations:
-    return load_annotations(prepared_dir / "annotations" / "val.json")
 
 
 @pytest.mark.parametrize("records", [[], [RECORD, dataclasses.replace(RECORD, frame_id=3, score=0.125)]])

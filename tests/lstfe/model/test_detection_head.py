@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lstfe.boxes import iou
 from lstfe.config import HeadConfig
 from lstfe.model import losses
 from lstfe.model.detection_head import DetectionHead
@@ -83,18 +84,10 @@ def test_samples_are_proposals_or_ground_truth_matched_at_half_overlap() -> None
         assert number == len(matches[clip]) == 12
         for box, match in zip(sampled.boxes[clip].tolist(), matches[clip].tolist(), strict=True):
             assert box in pool
-            overlaps = [loop_iou(box, other) for other in truth[clip].boxes.tolist()]
+            overlaps = iou(torch.tensor([box]), truth[clip].boxes)[0].tolist()
             expected = overlaps.index(max(overlaps)) if max(overlaps, default=0.0) >= 0.5 else -1
             assert match == expected
     assert 1 <= int((matches[0] >= 0).sum()) <= 3  # the ground truths themselves are there; a quarter at most
-
-
-def loop_iou(first: list[float], second: list[float]) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared)
 
 
 def test_the_losses_equal_loops_over_the_sampled_proposals() -> None:
@@ -158,8 +151,8 @@ def loop_detections(
             found.append((score, label, box))
     kept: list[tuple[float, int, list[float]]] = []
     for score, label, box in sorted(found, reverse=True):
-        rivals = [other for _, other_label, other in kept if other_label == label]
-        if all(loop_iou(box, other) <= config.nms_iou for other in rivals):
+        rivals = torch.tensor([other for _, other_label, other in kept if other_label == label])
+        if (iou(torch.tensor([box]), rivals.reshape(-1, 4)) <= config.nms_iou).all():
             kept.append((score, label, box))
     scale = [ORIGINAL_SIZE[1] / IMAGE_SIZE[1], ORIGINAL_SIZE[0] / IMAGE_SIZE[0]] * 2
     scaled = [(s, label, [c * f for c, f in zip(box, scale, strict=True)]) for s, label, box in kept]

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from ruamel.yaml import YAML
 from torch import Tensor
 
-from lstfe.config import Config, ModelConfig, load_config
+from lstfe.config import Config, ModelConfig
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import METHODS, resolve_method
+from lstfe.params import load_config
 from lstfe.types import ClipBatch, ClipLayout, Detections, Targets
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"

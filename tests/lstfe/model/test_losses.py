@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lstfe.boxes import iou
 from lstfe.model import losses
 
 
@@ -18,18 +19,10 @@ def random_boxes(number: int, seed: int) -> Tensor:
     return torch.cat((corners, corners + 5 + 25 * torch.rand(number, 2, generator=generator)), dim=1)
 
 
-def loop_iou(first: list[float], second: list[float]) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared)
-
-
 def loop_match(
     boxes: Tensor, truths: Tensor, positive: float, negative: float, *, keep_best: bool
 ) -> list[int]:
-    overlaps = [[loop_iou(box, truth) for truth in truths.tolist()] for box in boxes.tolist()]
+    overlaps = iou(boxes, truths).tolist()
     matches = []
     for row in overlaps:
         best = max(range(len(row)), key=row.__getitem__)

@@ -86,17 +86,9 @@ def loop_propose(config: ProposalConfig, logits: Tensor, deltas: Tensor, top_k: 
         ]
         if min(box[2] - box[0], box[3] - box[1]) <= max(config.min_size_px, 1e-3):
             continue
-        if all(loop_iou(box, other) <= config.nms_iou for other in kept):
+        if (box_geometry.iou(torch.tensor([box]), torch.tensor(kept).reshape(-1, 4)) <= config.nms_iou).all():
             kept.append(box)
     return kept[:top_k]
-
-
-def loop_iou(first: list[float], second: list[float]) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared)
 
 
 @pytest.mark.parametrize(("nms_iou", "min_size_px"), [(0.7, 0.0), (0.3, 0.0), (0.7, 9.0)])
@@ -162,7 +154,7 @@ def loop_loss(
 ) -> tuple[float, float]:
     """Both losses of one frame from the definition; only the draw itself is shared with the code."""
     anchors = loop_anchors(config, MAP_SIZE)
-    overlaps = [[loop_iou(anchor, box) for box in truth.boxes.tolist()] for anchor in anchors]
+    overlaps = box_geometry.iou(torch.tensor(anchors), truth.boxes).tolist()
     matches = []
     for row in overlaps:
         best = max(row, default=0.0)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from lstfe.config import (
-    BackboneConfig,
-    Config,
-    HeadConfig,
-    ModelConfig,
-    ProposalConfig,
-    RelationConfig,
-    SamplingConfig,
-    TrainConfig,
-)
+from lstfe.config import Config, ModelConfig, SamplingConfig, TrainConfig
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,31 +19,10 @@ def on_the_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> Config:
+def tiny_config(tiny: Callable[..., ModelConfig]) -> Config:
     """Eight updates of two clips, a checkpoint every third, a line of metrics each."""
     return Config(
-        model=ModelConfig(
-            image_short_side=64,
-            image_long_side=96,
-            backbone=BackboneConfig(
-                name="resnet18",
-                width=16,
-                feature_stride=8,
-                feature_channels=16,
-                layer4=False,
-                reduce_channels=8,
-            ),
-            proposals=ProposalConfig(
-                anchor_sizes=(8.0, 14.0, 24.0),
-                anchor_ratios=(0.5, 1.0),
-                anchors_per_image=32,
-                pre_nms_top_k=100,
-                current_top_k=20,
-                reference_top_k=6,
-            ),
-            relation=RelationConfig(embedding=16, num_groups=2),
-            head=HeadConfig(rois_per_image=16, detections_per_frame=10),
-        ),
+        model=tiny(),
         sampling=SamplingConfig(short_term_range=3, num_short_term=2, num_candidates=2),
         train=TrainConfig(
             iterations=8,

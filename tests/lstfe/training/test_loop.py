@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lstfe.config import Config, save_config
+from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
+from lstfe.params import save_config
 from lstfe.training.checkpoint import WeightsError, load_newest_checkpoint
 from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
 from lstfe.training.loop import TrainedModel, TrainingError, train
@@ -245,7 +246,7 @@ def test_a_torn_newest_checkpoint_costs_its_interval_and_nothing_else(
 def test_checkpoints_of_another_model_are_refused_in_one_line(
     undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path
 ) -> None:
-    relation = replace(tiny_config.model.relation, embedding=32)
+    relation = replace(tiny_config.model.relation, embedding=16)
     other = replace(tiny_config, model=replace(tiny_config.model, relation=relation))
     with pytest.raises(WeightsError, match=r"fc0\.weight .* to train this one"):
         train_quietly(other, tiny_prepared, undisturbed[1])

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from lstfe.config import load_config
+from lstfe.params import load_config
 from lstfe.training.checkpoint import save_weights
 from lstfe.training.distributed import current_world
 from lstfe.training.loop import train

@@ -1,0 +1,28 @@
+"""Prepared data sets, opened split by split: annotations/<split>.json, and the frames that all splits share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.frames import FrameStore
+
+
+def split_path(prepared_dir: Path, split: str) -> Path:
+    """Return where a split's annotations lie, if the data set has that split."""
+    return prepared_dir / "annotations" / f"{split}.json"
+
+
+def load_split(prepared_dir: Path, split: str) -> tuple[VideoAnnotations, FrameStore]:
+    """Open a split; AnnotationError where it is missing (names the splits there are) or lists no frame."""
+    path = split_path(prepared_dir, split)
+    if not path.is_file():
+        present = sorted(file.stem for file in path.parent.glob("*.json"))
+        raise AnnotationError(
+            f"{path}: no such split, found {', '.join(present) or 'none'}; "
+            "choose one of these (evaluate.split), or prepare a data set that has it"
+        )
+    annotations = load_annotations(path)
+    if not annotations.images:
+        raise AnnotationError(f"{path}: lists no frame; prepare a data set whose split {split} has frames")
+    return annotations, FrameStore(prepared_dir / "frames")

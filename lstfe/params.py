@@ -1,0 +1,111 @@
+"""Parameters on disk: params.yaml -> Config -> a saved config.yaml, and flat for trackers.
+
+`load_config` reads params.yaml and resolves `model` (a preset plus overrides). Past it there are no dicts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from lstfe.config import Config, ConfigError
+
+
+def load_config(path: Path | str = "params.yaml") -> Config:
+    """Read params.yaml (or a saved config.yaml) into a Config; raises ConfigError with one line per fault."""
+    path = Path(path)
+    values = _read_yaml(path)
+    presets = values.pop("presets", None)
+    if presets is not None:
+        values["model"] = _resolve_model(values.get("model"), presets, path)
+    return parse_config(values, where=str(path))
+
+
+def parse_config(values: dict[str, Any], *, where: str = "configuration") -> Config:
+    """Build a Config from plain values, checking every type; `where` starts the error message."""
+    try:
+        # Through JSON: pydantic's strict mode takes a JSON array for a tuple, but never "3" or 3.5 for an int.
+        return TypeAdapter(Config).validate_json(json.dumps(values))
+    except (ValidationError, TypeError) as error:
+        raise ConfigError(_describe(error, where)) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write a resolved Config, so that `load_config(path)` gives it back equal."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(json.loads(json.dumps(dataclasses.asdict(config))), file)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted names -> leaf values, for trackers: {'model.alignment.num_blocks': 1, ...}."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), prefix + item.name
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, name + ".")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file, expected the project's parameters")
+    try:
+        # YAML 1.2 as DVC reads it: 1e-4 is a number, not a string.
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections (data:, model:, ...), found {type(values).__name__}")
+    return values
+
+
+def _resolve_model(model: Any, presets: Any, path: Path) -> dict[str, Any]:
+    overrides, presets = _section(model, "model", path), _section(presets, "presets", path)
+    preset = overrides.get("preset")
+    if not isinstance(preset, str) or preset not in presets:
+        raise ConfigError(f"{path}: model.preset must be one of {', '.join(presets)}, got {preset!r}")
+    return _merge(_section(presets[preset], f"presets.{preset}", path), overrides)
+
+
+def _section(value: Any, name: str, path: Path) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{path}: {name}: expected keys with values, got {value!r} ({type(value).__name__})"
+        )
+    return value
+
+
+def _merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overrides.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _describe(error: ValidationError | TypeError, where: str) -> str:
+    if isinstance(error, TypeError):
+        return f"{where}: a value is not a plain number, text, list or section: {error}"
+    lines = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            lines.append(f"{where}: unknown key {name}; remove it or correct its spelling")
+        elif fault["type"] == "value_error":
+            lines.append(f"{where}: {fault['ctx']['error']}")
+        else:
+            found = fault["input"]
+            lines.append(f"{where}: {name}: {fault['msg']}, got {found!r} ({type(found).__name__})")
+    return "\n".join(lines)
