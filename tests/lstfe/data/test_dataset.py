@@ -121,5 +121,5 @@ def test_a_damaged_frame_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
     content = (tmp_path / "Video_003.zip").read_bytes()
     (tmp_path / "Video_003.zip").write_bytes(content.replace(b"\xff\xd8\xff", b"\0\0\0"))
     sampler = ClipSampler([("Video_003", range(16))], CONFIG.sampling, seed=0)
-    with pytest.raises(FrameError, match=r"Video_003\.zip: frame \d+ is not readable as JPEG"):
+    with pytest.raises(FrameError, match=r"Video_003\.zip: frame \d+ is damaged"):
         ClipDataset(annotations, FrameStore(tmp_path), sampler)[0]
