@@ -1,8 +1,9 @@
-"""Clips -> network input: resize, normalise, pad, on whichever device the frames are."""
+"""Clips -> network input: mirror, resize, normalise, pad, on whichever device the frames are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -42,11 +43,12 @@ def collate(clips: Sequence[Clip], config: ModelConfig, device: torch.device | s
         raise ValueError(
             f"a batch needs clips of one layout, got {sorted({str(clip.layout) for clip in clips})}"
         )
-    images = [to_model_input(clip.frames.to(device, non_blocking=True), config) for clip in clips]
+    clips = [_on_device(clip, device) for clip in clips]
+    images = [to_model_input(clip.frames, config) for clip in clips]
     image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     original_sizes = [(clip.frames.shape[-2], clip.frames.shape[-1]) for clip in clips]
     targets = [
-        _resize_targets(clip.targets, original, size, device)
+        _resize_targets(clip.targets, original, size)
         for clip, original, size in zip(clips, original_sizes, image_sizes, strict=True)
     ]
     return ClipBatch(pad_to_one_size(images), layout, image_sizes, original_sizes, targets)
@@ -76,9 +78,23 @@ def pad_to_one_size(images: Sequence[Tensor]) -> Tensor:
     return torch.stack(padded)
 
 
-def _resize_targets(
-    targets: Targets, original: tuple[int, int], size: tuple[int, int], device: torch.device | str
-) -> Targets:
-    boxes = targets.boxes.to(device)
-    scale = boxes.new_tensor((size[1] / original[1], size[0] / original[0])).repeat(2)
-    return Targets(boxes * scale, targets.labels.to(device))
+def flip_clip(clip: Clip) -> Clip:
+    """Mirror all frames and the targets of a clip left to right."""
+    width = clip.frames.shape[-1]
+    boxes = clip.targets.boxes.clone()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    return replace(
+        clip, frames=clip.frames.flip(-1), targets=Targets(boxes, clip.targets.labels), flip=not clip.flip
+    )
+
+
+def _on_device(clip: Clip, device: torch.device | str) -> Clip:
+    frames = clip.frames.to(device, non_blocking=True)
+    targets = Targets(clip.targets.boxes.to(device), clip.targets.labels.to(device))
+    clip = replace(clip, frames=frames, targets=targets)
+    return flip_clip(clip) if clip.flip else clip
+
+
+def _resize_targets(targets: Targets, original: tuple[int, int], size: tuple[int, int]) -> Targets:
+    scale = targets.boxes.new_tensor((size[1] / original[1], size[0] / original[0])).repeat(2)
+    return Targets(targets.boxes * scale, targets.labels)
