@@ -83,13 +83,11 @@ class ClipDataset(Dataset[Clip]):
         """Decode each frame once, however often the clip shows it."""
         video = self._annotations.video_by_name[plan.video]
         frames = allocate((len(plan.frame_indices), video.height, video.width, 3))
-        first_places: dict[int, int] = {}
+        places = {index: place for place, index in reversed(list(enumerate(plan.frame_indices)))}
+        self._store.read_into(plan.video, list(places), [frames[place] for place in places.values()])
         for place, index in enumerate(plan.frame_indices):
-            first = first_places.setdefault(index, place)
-            if first == place:
-                self._store.read(plan.video, index, out=frames[place])
-            else:
-                frames[place] = frames[first]
+            if places[index] != place:
+                frames[place] = frames[places[index]]
         return frames
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lstfe.config import SamplingConfig
+from lstfe.data import frames
 from lstfe.data.dataset import MAX_FAULTS, ClipDataset, load_split
 from lstfe.data.frames import FrameError, FrameStore, write_frames
 from lstfe.data.sampling import ClipSampler
@@ -30,7 +31,7 @@ def damaged(tiny_prepared: Path, tmp_path: Path) -> Path:
     shutil.copytree(tiny_prepared, tmp_path / "damaged")
     path = tmp_path / "damaged" / "frames" / "Video_001.zip"
     content = bytearray(path.read_bytes())
-    content[content.index(FrameStore(path.parent).read_jpeg("Video_001", 3)) + 300] ^= 1
+    content[content.index(FrameStore(path.parent).read_jpegs("Video_001", [3])[0]) + 300] ^= 1
     path.write_bytes(content)
     return tmp_path / "damaged"
 
@@ -56,17 +57,15 @@ def test_clips_hold_the_frames_and_boxes_that_are_stored(tiny_prepared: Path) ->
 def test_a_frame_that_a_clip_shows_twice_is_decoded_once(
     tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[int] = []
-    read = FrameStore.read
+    decoded: list[bytes] = []
+    decode = frames.decode_jpeg
     monkeypatch.setattr(
-        FrameStore,
-        "read",
-        lambda self, video, index, out: reads.append(index) or read(self, video, index, out),
+        frames, "decode_jpeg", lambda content, out: decoded.append(content) or decode(content, out)
     )
     dataset = _dataset(tiny_prepared, SamplingConfig(short_term_range=4, num_short_term=20, num_candidates=0))
     clip = dataset[0]
     assert len(clip.frames) == 21
-    assert sorted(reads) == sorted(set(clip.frame_indices))
+    assert len(decoded) == len(set(decoded)) == len(set(clip.frame_indices))
     again = clip.frame_indices.index(clip.frame_indices[-1])
     assert again < 20
     assert torch.equal(clip.frames[again], clip.frames[-1])

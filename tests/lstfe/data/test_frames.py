@@ -62,15 +62,20 @@ def test_a_missing_video_is_named(store: FrameStore) -> None:
 
 
 def test_a_frame_is_the_pixels_that_pillow_decodes(store: FrameStore) -> None:
-    with Image.open(io.BytesIO(store.read_jpeg("clip", 5))) as image:
+    with Image.open(io.BytesIO(store.read_jpegs("clip", [5])[0])) as image:
         assert np.array_equal(store.read("clip", 5), np.array(image))
 
 
-def test_a_frame_may_be_decoded_into_given_memory(store: FrameStore) -> None:
-    clip = np.zeros((2, 32, 48, 3), np.uint8)
-    store.read("clip", 5, out=clip[1])
-    assert np.array_equal(clip[1], store.read("clip", 5))
-    assert not clip[0].any()
+def test_no_frames_are_decoded_into_no_memory(store: FrameStore) -> None:
+    store.read_into("clip", [], [])
+
+
+def test_frames_may_be_decoded_into_given_memory(store: FrameStore) -> None:
+    clip = np.zeros((3, 32, 48, 3), np.uint8)
+    store.read_into("clip", [5, 0], [clip[2], clip[0]])
+    assert np.array_equal(clip[2], store.read("clip", 5))
+    assert np.array_equal(clip[0], store.read("clip", 0))
+    assert not clip[1].any()
 
 
 @pytest.mark.parametrize("image_size", [(32, 64), (16, 48)], ids=["too large", "too small"])
@@ -78,7 +83,7 @@ def test_a_frame_of_another_size_than_the_memory_for_it_is_refused(
     store: FrameStore, image_size: tuple[int, int]
 ) -> None:
     with pytest.raises(FrameError, match=r"clip\.zip: frame 2 is (48x32|not readable)"):
-        store.read("clip", 2, out=np.zeros((*image_size, 3), np.uint8))
+        store.read_into("clip", [2], [np.zeros((*image_size, 3), np.uint8)])
 
 
 def test_a_single_wrong_bit_is_found_and_the_frame_named(store: FrameStore) -> None:

@@ -87,7 +87,7 @@ def mixed(tiny_prepared: Path, tmp_path: Path) -> Path:
     store = FrameStore(tiny_prepared / "frames")
     write_frames(frames / "Video_002.zip", ((i, store.read("Video_002", i)[:48]) for i in range(16)), 90)
     content = bytearray((frames / "Video_001.zip").read_bytes())
-    content[content.index(store.read_jpeg("Video_001", 3)) + 300] ^= 1
+    content[content.index(store.read_jpegs("Video_001", [3])[0]) + 300] ^= 1
     (frames / "Video_001.zip").write_bytes(content)
     path = tmp_path / "mixed" / "annotations" / "train.json"
     annotations: VideoAnnotations = load_annotations(path)

@@ -162,8 +162,8 @@ def damaged(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shutil.copytree(tiny_prepared, damaged)
     path = damaged / "frames" / "Video_001.zip"
     content = bytearray(path.read_bytes())
-    for index in (2, 9):
-        content[content.index(FrameStore(tiny_prepared / "frames").read_jpeg("Video_001", index)) + 300] ^= 1
+    for jpeg in FrameStore(tiny_prepared / "frames").read_jpegs("Video_001", [2, 9]):
+        content[content.index(jpeg) + 300] ^= 1
     path.write_bytes(content)
     return damaged
 
