@@ -36,11 +36,17 @@ class DataConfig:
 
     name: str = "embedded"
     """Folder under data/raw and data/prepared."""
+    max_bad_fraction: float = 0.01
+    """Training stops once more than this share of its clips (in the first epoch: of an epoch's) cannot be read."""
 
     def __post_init__(self) -> None:
         _require(
             self.name not in ("", ".", "..") and "/" not in self.name and "\\" not in self.name,
             f"data.name must be a folder name without slashes, got {self.name!r}",
+        )
+        _require(
+            0 <= self.max_bad_fraction <= 1,
+            f"data.max_bad_fraction must be in 0..1, got {self.max_bad_fraction}",
         )
 
 

@@ -6,6 +6,7 @@ Boxes are xyxy float pixels, continuous (no +1). `image_size` is (height, width)
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,13 +46,21 @@ class Clip:
     """One sample of the data set, as decoded: nothing is resized or normalised yet."""
 
     frames: Tensor
-    """(T, 3, H, W) uint8 RGB; frame 0 is the current frame."""
+    """(T, 3, H, W) uint8 RGB, channels last in memory as decoded; frame 0 is the current frame."""
     layout: ClipLayout
     targets: Targets
     """Of the current frame, in pixels of `frames`."""
     video: str
     frame_indices: tuple[int, ...]
     """0-based places in the video, one per frame."""
+    flip: bool = False
+    """All frames and the targets are yet to be mirrored left to right, which the training device does."""
+    faults: tuple[str, ...] = ()
+    """Why clips could not be read whose place this one takes; empty as a rule."""
+
+    def pin_memory(self) -> Clip:
+        """Return the clip with its frames where a GPU can fetch them by itself; PyTorch's loader calls this."""
+        return dataclasses.replace(self, frames=self.frames.pin_memory())
 
 
 @dataclass(slots=True)

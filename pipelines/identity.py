@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from lstfe.config import Config
 from pipelines.paths import LOCK, PIPELINE, PREPARED
 
+# Without data.max_bad_fraction: a training that stopped at unreadable clips goes on once the limit is raised.
 _SECTIONS = ("model", "sampling", "inference", "train")
 
 

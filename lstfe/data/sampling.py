@@ -15,7 +15,7 @@ import numpy as np
 from lstfe.config import SamplingConfig
 from lstfe.types import ClipLayout, IntArray
 
-_ORDER, _CLIP = 0, 1  # separate random streams of one seed
+_ORDER, _CLIP, _REPLACEMENT = 0, 1, 2  # separate random streams of one seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,17 @@ class ClipSampler:
     def clip(self, clip_number: int) -> ClipPlan:
         """Return the plan of one clip."""
         epoch, place = divmod(clip_number, self.num_frames)
-        video, current = self._locate(int(_epoch_order(self._seed, epoch, self.num_frames)[place]))
+        frame_number = int(_epoch_order(self._seed, epoch, self.num_frames)[place])
+        return self._plan(clip_number, frame_number, np.random.default_rng((self._seed, _CLIP, clip_number)))
+
+    def replacement(self, clip_number: int, attempt: int) -> ClipPlan:
+        """Return the plan of a clip that takes the place of one that cannot be read, about any frame of all."""
+        random = np.random.default_rng((self._seed, _REPLACEMENT, clip_number, attempt))
+        return self._plan(clip_number, int(random.integers(self.num_frames)), random)
+
+    def _plan(self, clip_number: int, frame_number: int, random: np.random.Generator) -> ClipPlan:
+        video, current = self._locate(frame_number)
         name, frames = self._videos[video]
-        random = np.random.default_rng((self._seed, _CLIP, clip_number))
         flip = bool(random.random() < self._flip_probability)
         if clip_number < self._num_still_clips:
             return ClipPlan(name, (frames[current],), ClipLayout(), flip)

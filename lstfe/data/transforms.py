@@ -1,8 +1,9 @@
-"""Clips -> network input: resize, normalise, pad, on whichever device the frames are."""
+"""Clips -> network input: mirror, resize, normalise, pad, on whichever device the frames are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,14 +26,35 @@ def model_input_size(image_size: tuple[int, int], config: ModelConfig) -> tuple[
 
 
 def to_model_input(frames: Tensor, config: ModelConfig) -> Tensor:
-    """Resize and normalise: (T, 3, H, W) uint8 RGB -> (T, 3, h, w) float32."""
-    images = frames.float()
-    size = model_input_size((frames.shape[-2], frames.shape[-1]), config)
-    if size != tuple(frames.shape[-2:]):
+    """Resize and normalise: (T, 3, H, W) uint8 RGB -> (T, 3, h, w) float32, channels last in memory."""
+    images = _resized(frames, model_input_size((frames.shape[-2], frames.shape[-1]), config))
+    pixels, mean, std = _by_channel(images, IMAGE_MEAN, IMAGE_STD)
+    pixels.sub_(mean * 255).div_(std * 255)
+    return images
+
+
+def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return frames of that (height, width) as float32 in memory of their own, channels last."""
+    old_size = (frames.shape[-2], frames.shape[-1])
+    if size == old_size:
+        return frames.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    if size[0] < old_size[0] or size[1] < old_size[1]:
+        images = frames.to(torch.float32, memory_format=torch.contiguous_format)
         images = functional.interpolate(images, size=size, mode="bilinear", antialias=True)
-    mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1) * 255
-    std = images.new_tensor(IMAGE_STD).view(3, 1, 1) * 255
-    return (images - mean) / std
+        return images.contiguous(memory_format=torch.channels_last)
+    # Where nothing shrinks, antialiasing changes nothing; without it, and channels last, it is several times faster.
+    images = frames.to(torch.float32, memory_format=torch.channels_last)
+    return functional.interpolate(images, size=size, mode="bilinear")
+
+
+def _by_channel(images: Tensor, *values: Sequence[float] | Tensor) -> tuple[Tensor, ...]:
+    """Return a view of (T, 3, h, w) and what broadcasts over it of each `values`, one number a channel."""
+    numbers = [torch.as_tensor(value, dtype=images.dtype).to(images.device) for value in values]
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return images, *(number.view(3, 1, 1) for number in numbers)
+    # On the CPU, elementwise work is ten times faster along rows of all channels than over a last axis of three.
+    rows = images.permute(0, 2, 3, 1).flatten(2)  # (T, h, w * 3)
+    return rows, *(number.repeat(images.shape[-1]) for number in numbers)
 
 
 def collate(clips: Sequence[Clip], config: ModelConfig, device: torch.device | str = "cpu") -> ClipBatch:
@@ -42,11 +64,12 @@ def collate(clips: Sequence[Clip], config: ModelConfig, device: torch.device | s
         raise ValueError(
             f"a batch needs clips of one layout, got {sorted({str(clip.layout) for clip in clips})}"
         )
-    images = [to_model_input(clip.frames.to(device, non_blocking=True), config) for clip in clips]
+    clips = [_on_device(clip, device) for clip in clips]
+    images = [to_model_input(clip.frames, config) for clip in clips]
     image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     original_sizes = [(clip.frames.shape[-2], clip.frames.shape[-1]) for clip in clips]
     targets = [
-        _resize_targets(clip.targets, original, size, device)
+        _resize_targets(clip.targets, original, size)
         for clip, original, size in zip(clips, original_sizes, image_sizes, strict=True)
     ]
     return ClipBatch(pad_to_one_size(images), layout, image_sizes, original_sizes, targets)
@@ -61,10 +84,9 @@ def jitter_colours(batch: ClipBatch, strength: float) -> None:
     for images, seed in zip(batch.images, batch.seeds, strict=True):
         generator = torch.Generator().manual_seed(seed)
         draws = (2 * torch.rand(7, generator=generator) - 1) * strength
-        scale = (1 + draws[0]) * (1 + draws[1:4]).view(3, 1, 1)
-        shift = draws[4:].view(3, 1, 1)
         # Padding takes part, which is as good as any other constant border.
-        images.mul_(scale.to(images.device)).add_(shift.to(images.device))
+        pixels, scale, shift = _by_channel(images, (1 + draws[0]) * (1 + draws[1:4]), draws[4:])
+        pixels.mul_(scale).add_(shift)
 
 
 def pad_to_one_size(images: Sequence[Tensor]) -> Tensor:
@@ -72,13 +94,31 @@ def pad_to_one_size(images: Sequence[Tensor]) -> Tensor:
     height, width = (
         -(-max(image.shape[axis] for image in images) // PAD_MULTIPLE) * PAD_MULTIPLE for axis in (-2, -1)
     )
-    padded = [functional.pad(i, (0, width - i.shape[-1], 0, height - i.shape[-2])) for i in images]
-    return torch.stack(padded)
+    num_frames, channels = images[0].shape[:2]
+    padded = images[0].new_zeros(len(images), num_frames, height, width, channels)
+    padded = padded.permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W), channels last in memory
+    for place, image in enumerate(images):
+        padded[place, ..., : image.shape[-2], : image.shape[-1]] = image
+    return padded
 
 
-def _resize_targets(
-    targets: Targets, original: tuple[int, int], size: tuple[int, int], device: torch.device | str
-) -> Targets:
-    boxes = targets.boxes.to(device)
-    scale = boxes.new_tensor((size[1] / original[1], size[0] / original[0])).repeat(2)
-    return Targets(boxes * scale, targets.labels.to(device))
+def flip_clip(clip: Clip) -> Clip:
+    """Mirror all frames and the targets of a clip left to right."""
+    width = clip.frames.shape[-1]
+    boxes = clip.targets.boxes.clone()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    return replace(
+        clip, frames=clip.frames.flip(-1), targets=Targets(boxes, clip.targets.labels), flip=not clip.flip
+    )
+
+
+def _on_device(clip: Clip, device: torch.device | str) -> Clip:
+    frames = clip.frames.to(device, non_blocking=True)
+    targets = Targets(clip.targets.boxes.to(device), clip.targets.labels.to(device))
+    clip = replace(clip, frames=frames, targets=targets)
+    return flip_clip(clip) if clip.flip else clip
+
+
+def _resize_targets(targets: Targets, original: tuple[int, int], size: tuple[int, int]) -> Targets:
+    scale = targets.boxes.new_tensor((size[1] / original[1], size[0] / original[0])).repeat(2)
+    return Targets(targets.boxes * scale, targets.labels)

@@ -7,6 +7,7 @@ It reports through the functions it is handed (`log`, `validate`) and knows no t
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lstfe.config import Config
-from lstfe.data.dataset import make_loader
+from lstfe.data.loader import make_loader
 from lstfe.data.prepared import load_split
 from lstfe.data.transforms import collate, jitter_colours
 from lstfe.errors import UserError
@@ -40,6 +41,8 @@ from lstfe.training.optimizer import build_optimizer, learning_rate, set_learnin
 from lstfe.training.precision import multiplies_bf16
 from lstfe.training.progress import Progress
 from lstfe.types import Clip
+
+logger = logging.getLogger(__name__)
 
 Log = Callable[[dict[str, float], int], None]
 """Takes metrics and the number of updates done."""
@@ -76,7 +79,8 @@ def train(
 
     `config` comes from `resolve_method`. Under torchrun every process calls this alike; `log`, `validate` and
     the progress run in rank 0 only, and `checkpoint_dir` must be one folder for all. Raises ConfigError when
-    the batch cannot be shared equally by the processes, TrainingError when a loss is not finite.
+    the batch cannot be shared equally by the processes, TrainingError when a loss is not finite or more clips than
+    `data.max_bad_fraction` allows cannot be read.
     """
     with joined_world() as world, reproducible_cpu(world.device):
         training = _Training(
@@ -110,6 +114,7 @@ class _Training:
         self.log, self.validate = log, validate
         annotations, _ = load_split(prepared_dir, "train")
         self.label_names = annotations.label_names
+        self.num_clips_per_epoch = len(annotations.images)
         torch.manual_seed(config.train.seed)
         model = LSTFENet(config.model, num_classes=len(self.label_names) + 1)
         self.model = model.to(world.device).to(memory_format=torch.channels_last)
@@ -118,6 +123,8 @@ class _Training:
         self.parallel: LSTFENet | DistributedDataParallel = model
         self._start_phase()
         self.history: list[dict[str, float]] = []
+        self.faults: list[str] = []
+        """Of this process, since the last report."""
 
     def resume(self) -> None:
         """Go on from the newest checkpoint that rank 0 can read; without one, start at the first update."""
@@ -149,6 +156,7 @@ class _Training:
                 started = time.perf_counter()
                 clips = next(batches)
                 waited = time.perf_counter() - started
+                self._note_faults(clips)
                 interval.add(self._update(clips), num_images=self._num_images(clips), waited=waited)
                 bar.advance()
                 if self._is_report_due():
@@ -204,6 +212,13 @@ class _Training:
             # Parameters that get no gradient must not be known to it, or it would wait for theirs.
             self.parallel = DistributedDataParallel(self.model)
 
+    def _note_faults(self, clips: list[Clip]) -> None:
+        """Say which clips could not be read; their replacements are trained on."""
+        for number, clip in zip(self._clip_numbers(len(clips)), clips, strict=True):
+            for fault in clip.faults:
+                logger.warning("clip %d is skipped, another takes its place: %s", number, fault)
+            self.faults += clip.faults
+
     def _clip_numbers(self, count: int) -> range:
         """Return the numbers, over the whole training, of this process's `count` clips of the next update."""
         first = self.iteration * self.config.train.batch_size + self.world.rank * count
@@ -249,9 +264,28 @@ class _Training:
                 "Lower train.lr, set train.max_gradient_norm, or turn train.amp off; "
                 f"the checkpoints in {self.checkpoint_dir} are older and sound."
             )
+        metrics["skipped_clips"] = float(self._num_skipped_clips())
         metrics["lr"] = learning_rate(self.config.train, self.iteration - 1)
         self._record(metrics)
         return metrics
+
+    def _num_skipped_clips(self) -> int:
+        """Return how many clips could not be read so far, in all processes; TrainingError when those are too many."""
+        before = next(
+            (line["skipped_clips"] for line in reversed(self.history) if "skipped_clips" in line), 0
+        )
+        faults = [fault for of_process in gather_from_all(self.faults) for fault in of_process]
+        self.faults = []
+        num_skipped = int(before) + len(faults)
+        # Of an epoch at least: a single clip is a large share of the first few.
+        num_clips = max(self.iteration * self.config.train.batch_size, self.num_clips_per_epoch)
+        if faults and num_skipped > self.config.data.max_bad_fraction * num_clips:
+            raise TrainingError(
+                f"train: {num_skipped} of {num_clips} clips cannot be read, more than data.max_bad_fraction "
+                f"{self.config.data.max_bad_fraction} allows. The last: {faults[-1]}, "
+                "or raise data.max_bad_fraction to go on without them."
+            )
+        return num_skipped
 
     def _record(self, metrics: dict[str, float]) -> None:
         self.history.append({"iteration": self.iteration} | metrics)

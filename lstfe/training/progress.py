@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 # Shown first, because a narrow terminal cuts off the end of the line.
 _FIRST = {"loss": "loss", "images_per_second": "images/s", "data_wait_fraction": "wait"}
+_ONLY_IF_ANY = ("skipped_clips",)
 
 
 class Progress:
@@ -46,7 +47,8 @@ class Progress:
     def show(self, metrics: dict[str, float], iteration: int) -> None:
         """Show the latest metrics."""
         shown = {new: metrics[name] for name, new in _FIRST.items() if name in metrics}
-        shown |= {name.removeprefix("loss_"): metrics[name] for name in metrics if name not in _FIRST}
+        hidden = {*_FIRST, *(name for name in _ONLY_IF_ANY if not metrics.get(name))}
+        shown |= {name.removeprefix("loss_"): metrics[name] for name in metrics if name not in hidden}
         text = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
         self._bar.set_postfix_str(text)
         if self._has_lines:

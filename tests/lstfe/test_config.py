@@ -32,6 +32,7 @@ def test_a_config_cannot_be_changed_after_birth() -> None:
     [
         (DataConfig, {"name": "../elsewhere"}, "data.name must be a folder name"),
         (DataConfig, {"name": ""}, "data.name must be a folder name"),
+        (DataConfig, {"max_bad_fraction": 1.5}, "data.max_bad_fraction must be in 0..1, got 1.5"),
         (RenderConfig, {"image_size": (241, 320)}, "render.image_size must be two even numbers"),
         (RenderConfig, {"drone_size_px": (40.0, 8.0)}, r"render.drone_size_px"),
         (InferenceConfig, {"lookahead": -1}, "inference.lookahead must be >= 0, got -1"),

@@ -33,6 +33,13 @@ def test_parameters_data_and_code_each_change_the_key() -> None:
     assert len(keys) == 4
 
 
+def test_a_training_that_stopped_at_unreadable_clips_goes_on_under_a_higher_limit() -> None:
+    config = Config()
+    lenient = replace(config, data=replace(config.data, max_bad_fraction=0.5))
+
+    assert train_key(lenient, **_MD5) == train_key(config, **_MD5)
+
+
 def test_neither_other_sections_nor_the_number_of_processes_change_the_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

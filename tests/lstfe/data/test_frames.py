@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import multiprocessing
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lstfe.data.frames import FrameError, FrameStore, write_frames
 from lstfe.data.video import Frame, read_video
@@ -59,13 +61,55 @@ def test_a_missing_video_is_named(store: FrameStore) -> None:
         store.read("other", 0)
 
 
-def test_a_damaged_frame_is_named(store: FrameStore) -> None:
+def test_a_frame_is_the_pixels_that_pillow_decodes(store: FrameStore) -> None:
+    with Image.open(io.BytesIO(store.read_jpegs("clip", [5])[0])) as image:
+        assert np.array_equal(store.read("clip", 5), np.array(image))
+
+
+def test_no_frames_are_decoded_into_no_memory(store: FrameStore) -> None:
+    store.read_into("clip", [], [])
+
+
+def test_frames_may_be_decoded_into_given_memory(store: FrameStore) -> None:
+    clip = np.zeros((3, 32, 48, 3), np.uint8)
+    store.read_into("clip", [5, 0], [clip[2], clip[0]])
+    assert np.array_equal(clip[2], store.read("clip", 5))
+    assert np.array_equal(clip[0], store.read("clip", 0))
+    assert not clip[1].any()
+
+
+@pytest.mark.parametrize("image_size", [(32, 64), (16, 48)], ids=["too large", "too small"])
+def test_a_frame_of_another_size_than_the_memory_for_it_is_refused(
+    store: FrameStore, image_size: tuple[int, int]
+) -> None:
+    with pytest.raises(FrameError, match=r"clip\.zip: frame 2 is (48x32|not readable)"):
+        store.read_into("clip", [2], [np.zeros((*image_size, 3), np.uint8)])
+
+
+def test_a_single_wrong_bit_is_found_and_the_frame_named(store: FrameStore) -> None:
     path = store.directory / "clip.zip"
-    content = path.read_bytes()
-    start = content.index(b"\xff\xd8")
-    path.write_bytes(content[:start] + b"\0" * 40 + content[start + 40 :])
-    with pytest.raises(FrameError, match=r"clip\.zip: frame 0 is not readable as JPEG"):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\xff\xda") + 40] ^= 1  # in the pixels: still a JPEG that can be decoded
+    path.write_bytes(content)
+    with pytest.raises(FrameError, match=r"clip\.zip: frame 0 is damaged \(its checksum is wrong\)"):
         store.read("clip", 0)
+    assert store.read("clip", 2).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff"])
+def test_what_is_no_jpeg_is_named(tmp_path: Path, content: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "clip.zip", "w") as archive:
+        archive.writestr("000004.jpg", content)
+    with pytest.raises(FrameError, match=r"clip\.zip: frame 4 is not readable as JPEG"):
+        FrameStore(tmp_path).read("clip", 4)
+
+
+def test_a_file_that_was_cut_off_after_it_was_opened_is_named(store: FrameStore) -> None:
+    store.read("clip", 0)
+    path = store.directory / "clip.zip"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FrameError, match=r"clip\.zip: frame 5 is damaged"):
+        store.read("clip", 5)
 
 
 def test_a_file_that_is_no_zip_is_named(tmp_path: Path) -> None:

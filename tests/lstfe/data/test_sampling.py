@@ -116,3 +116,21 @@ def test_the_layout_names_each_frame_once(
     num_short_term: int, num_candidates: int, expected: ClipLayout
 ) -> None:
     assert clip_layout(num_short_term, num_candidates) == expected
+
+
+def test_a_replacement_depends_on_seed_clip_number_and_attempt_alone() -> None:
+    first, second = _sampler(), _sampler()
+    second.clip(3)
+    assert first.replacement(5, 1) == second.replacement(5, 1)
+    plans = [first.replacement(5, 1), first.replacement(5, 2), first.replacement(6, 1), first.clip(5)]
+    plans.append(_sampler(seed=4).replacement(5, 1))
+    assert len({(plan.video, plan.frame_indices) for plan in plans}) == 5
+
+
+def test_replacements_have_the_layout_of_their_phase_and_come_from_every_video() -> None:
+    sampler = _sampler(num_still_clips=10)
+    assert {len(sampler.replacement(number, 1).frame_indices) for number in range(10)} == {1}
+    plans = [sampler.replacement(number, 1) for number in range(10, 210)]
+    assert {plan.layout for plan in plans} == {clip_layout(2, 4)}
+    assert {plan.video for plan in plans} == {"long", "strided", "one"}
+    assert {plan.flip for plan in plans} == {True, False}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from lstfe.data.transforms import (
     IMAGE_MEAN,
     IMAGE_STD,
     collate,
+    flip_clip,
     jitter_colours,
     model_input_size,
     pad_to_one_size,
@@ -30,6 +33,29 @@ def _clip(height: int, width: int, boxes: list[list[float]], num_frames: int = 2
 def test_clips_without_objects_give_empty_targets() -> None:
     batch = collate([_clip(64, 96, []), _clip(64, 96, [])], CONFIG)
     assert [target.boxes.shape for target in batch.targets] == [(0, 4), (0, 4)]
+
+
+def test_a_clip_without_objects_can_be_flipped() -> None:
+    assert flip_clip(_clip(4, 6, [])).targets.boxes.shape == (0, 4)
+
+
+def test_flipping_mirrors_frames_and_boxes_and_twice_is_nothing() -> None:
+    clip = _clip(4, 6, [[1, 0, 3, 2]])
+    flipped = flip_clip(clip)
+    assert flipped.targets.boxes.tolist() == [[3.0, 0.0, 5.0, 2.0]]
+    assert torch.equal(flipped.frames[..., 3:5], clip.frames[..., 1:3].flip(-1))
+    twice = flip_clip(flipped)
+    assert torch.equal(twice.frames, clip.frames)
+    assert torch.equal(twice.targets.boxes, clip.targets.boxes)
+
+
+def test_a_clip_that_is_to_be_mirrored_comes_out_as_a_mirrored_clip_does() -> None:
+    clip = _clip(32, 48, [[1, 2, 3, 4]])
+    found = collate([dataclasses.replace(clip, flip=True)], CONFIG)
+    expected = collate([dataclasses.replace(flip_clip(clip), flip=False)], CONFIG)
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.targets[0].boxes, expected.targets[0].boxes)
+    assert not torch.equal(found.images, collate([clip], CONFIG).images)
 
 
 def test_frames_of_the_right_size_are_only_normalised() -> None:

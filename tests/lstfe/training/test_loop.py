@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lstfe.config import Config
+from lstfe.data.frames import FrameStore
 from lstfe.model.detector import LSTFENet
 from lstfe.params import save_config
 from lstfe.training.checkpoint import WeightsError, load_newest_checkpoint
@@ -149,6 +151,66 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_sound_checkpoin
     assert checkpoint is not None
     assert checkpoint.iteration == 3
     assert all(tensor.isfinite().all() for tensor in checkpoint.model.values())
+
+
+# ----------------------------------------------------------------------------------- unreadable clips
+
+
+@pytest.fixture(scope="module")
+def damaged(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames 2 and 9 of Video_001 each have a wrong byte."""
+    damaged = tmp_path_factory.mktemp("damaged") / "prepared"
+    shutil.copytree(tiny_prepared, damaged)
+    path = damaged / "frames" / "Video_001.zip"
+    content = bytearray(path.read_bytes())
+    for jpeg in FrameStore(tiny_prepared / "frames").read_jpegs("Video_001", [2, 9]):
+        content[content.index(jpeg) + 300] ^= 1
+    path.write_bytes(content)
+    return damaged
+
+
+def with_limit(config: Config, max_bad_fraction: float) -> Config:
+    config = replace(config, data=replace(config.data, max_bad_fraction=max_bad_fraction))
+    return with_train(config, still_iterations=0)
+
+
+def test_training_goes_on_past_unreadable_clips_counts_and_names_them(
+    tiny_config: Config, damaged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = with_limit(tiny_config, 0.9)
+    with caplog.at_level("WARNING", logger="lstfe.training.loop"):
+        trained = train_quietly(config, damaged, tmp_path / "once")
+    pattern = re.compile(
+        r"clip \d+ is skipped, another takes its place: \S+Video_001\.zip: frame [29] is damaged"
+    )
+    assert [message for message in caplog.messages if not pattern.match(message)] == []
+    counts = [entry["skipped_clips"] for entry in trained.history]
+    assert len(counts) == 8
+    assert counts == sorted(counts)
+    assert counts[-1] == len(caplog.messages) > 1
+    again = train_quietly(with_train(config, num_workers=1), damaged, tmp_path / "again")
+    assert_same_bits(again.model.state_dict(), trained.model.state_dict())
+    assert losses_of(again.history) == losses_of(trained.history)
+
+
+def test_sound_data_are_reported_as_such(undisturbed: tuple[TrainedModel, Path]) -> None:
+    assert {entry["skipped_clips"] for entry in undisturbed[0].history} == {0.0}
+
+
+def test_too_many_unreadable_clips_stop_the_training_which_goes_on_under_a_higher_limit(
+    tiny_config: Config, damaged: Path, tmp_path: Path
+) -> None:
+    expected = train_quietly(with_limit(tiny_config, 0.9), damaged, tmp_path / "expected")
+    first = next(entry["iteration"] for entry in expected.history if entry["skipped_clips"])
+    message = (
+        rf"train: {int(expected.history[int(first) - 1]['skipped_clips'])} of 32 clips cannot be read, more than "
+        r"data\.max_bad_fraction 0\.01 allows\. The last: \S+Video_001\.zip: frame [29] is damaged"
+    )
+    with pytest.raises(TrainingError, match=message):
+        train_quietly(with_limit(tiny_config, 0.01), damaged, tmp_path / "stopped")
+    resumed = train_quietly(with_limit(tiny_config, 0.9), damaged, tmp_path / "stopped")
+    assert_same_bits(resumed.model.state_dict(), expected.model.state_dict())
+    assert losses_of(resumed.history) == losses_of(expected.history)
 
 
 # ---------------------------------------------------------------------------------------- validation

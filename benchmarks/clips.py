@@ -1,0 +1,90 @@
+"""What the benchmarks share: real clips, a clock for busy machines, a description of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from lstfe.data.video import Frame, read_video
+from lstfe.errors import UserError
+
+NUM_CLIPS = 8
+"""Clips that are measured on, spread evenly over the folder."""
+
+
+class BenchmarkError(UserError):
+    """There is nothing to measure on."""
+
+
+def default_videos() -> Path:
+    """Return the folder of real clips: drones-dev below $LSTFE_SHARED."""
+    return Path(os.environ.get("LSTFE_SHARED", ".")) / "data" / "drones-dev" / "videos"
+
+
+def choose_clips(folder: Path, count: int = NUM_CLIPS) -> list[Path]:
+    """Return `count` of the folder's mp4 files, evenly spread over their names."""
+    paths = sorted(folder.glob("*.mp4"))
+    if not paths:
+        raise BenchmarkError(f"{folder}: no mp4 files; name a folder of clips with --videos")
+    return [paths[place] for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
+
+
+def decode_clips(paths: Sequence[Path]) -> dict[str, list[Frame]]:
+    """Decode whole clips: name -> frames, as `prepare` sees them."""
+    return {path.stem: list(read_video(path)) for path in paths}
+
+
+def far_and_near(lengths: dict[str, int], count: int, seed: int = 0) -> tuple[list[Place], list[Place]]:
+    """Draw frames anywhere in all clips, and as many in runs of ten neighbours: two lists of (clip, frame)."""
+    random = np.random.default_rng(seed)
+    names = sorted(lengths)
+    drawn = [names[place] for place in random.integers(len(names), size=count)]
+    far = [(name, int(random.integers(lengths[name]))) for name in drawn]
+    starts = [(name, int(random.integers(lengths[name] - 10))) for name in drawn[: count // 10]]
+    return far, [(name, start + step) for name, start in starts for step in range(10)]
+
+
+Place = tuple[str, int]
+"""(clip, frame index)"""
+
+
+def cpu_seconds(work: Callable[[], object], repeats: int = 7) -> float:
+    """Return the median processor time of `work`: what other programs do on the machine counts least so."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
+def describe_machine(*libraries: str) -> str:
+    """Return one line: processor, cores, Python and library versions."""
+    versions = [f"{library} {_version(library)}" for library in libraries]
+    cores = f"{os.cpu_count()} cores, this process on {len(os.sched_getaffinity(0))}"
+    return ", ".join([_processor(), cores, f"Python {platform.python_version()}", *versions])
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
