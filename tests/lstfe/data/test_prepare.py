@@ -162,7 +162,7 @@ def test_splits_must_agree_on_the_categories(raw: Path, tmp_path: Path) -> None:
 
 def test_a_raw_folder_without_annotations_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        AnnotationError, match=r"holds none of train.json, val.json, test.json; render or import"
+        AnnotationError, match=r"holds none of train.json, val.json, test.json, all.json; render or import"
     ):
         prepare_data_set(tmp_path, tmp_path / "out", PrepareConfig())
 

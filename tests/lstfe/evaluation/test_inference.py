@@ -37,7 +37,12 @@ CONFIG = Config(
         image_short_side=64,
         image_long_side=96,
         backbone=BackboneConfig(
-            name="resnet18", width=16, feature_stride=16, layer4=False, reduce_channels=16, feature_channels=16
+            name="resnet18",
+            width=16,
+            feature_stride=16,
+            layer4=False,
+            reduce_channels=16,
+            feature_channels=16,
         ),
         proposals=ProposalConfig(
             anchor_sizes=(12.0, 24.0), current_top_k=6, reference_top_k=4, pre_nms_top_k=50
