@@ -66,7 +66,7 @@ CLASSES = {
 """WordNet number -> name of the challenge's 30 classes, in its order."""
 
 _LIST_FOLDERS = ("ImageSets", "ImageSets/VID", "Lists")
-_PATH = re.compile(r"[\w-]+(/[\w-]+)+")
+_PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+")
 
 
 @dataclass(slots=True)
@@ -212,7 +212,12 @@ def _annotation_files(entry: _Entry, root: Path) -> dict[int, Path]:
     """Return frame -> its file, ascending."""
     path = root / "Annotations" / ("DET" if entry.is_image else "VID") / entry.path
     if entry.is_image:
-        return {0: path.with_name(f"{path.name}.xml")}
+        file = path.with_name(f"{path.name}.xml")
+        if not file.is_file():
+            raise AnnotationError(
+                f"{entry.where}: {file} does not exist, expected the annotation of the image"
+            )
+        return {0: file}
     files = {}
     for file in sorted(path.glob("*.xml")):
         files[parse_integer(file.stem, f"{file}:1", "a name like 000000.xml", low=0, high=MAX_FRAMES - 1)] = (

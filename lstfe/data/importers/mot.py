@@ -193,7 +193,7 @@ def _read_seqinfo(folder: Path) -> _Sequence:
         return parse_integer(values.get(key.lower(), "0"), where(key), key, low=0, high=high)
 
     pictures = values.get("imdir", "img1")
-    if not re.fullmatch(r"[\w-][\w.-]*", pictures):
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", pictures):
         raise fault(where("imDir"), pictures, "imDir, the name of a folder")
     rate = parse_number(
         values.get("framerate", str(DEFAULT_FRAME_RATE)), where("frameRate"), "frameRate", low=0.01, high=1e6

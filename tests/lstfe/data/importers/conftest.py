@@ -83,7 +83,7 @@ def write_pictures() -> Callable[[Path, Sequence[str]], None]:
 def _edited(draw: st.DrawFn, original: bytes) -> bytes:
     """A text that is cut off, or in which a few places are overwritten, taken out or put twice."""
     text = original
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(2, 5))):
         start = draw(st.integers(0, len(text)))
         length = draw(st.sampled_from([0, 1, 1, 2, 5, 20]))
         scrap = draw(
