@@ -140,7 +140,9 @@ def _load_row(database: sqlite3.Connection, split: str, row: Row) -> None:
 def _columns(entry: BaseModel, split: str, where: str) -> tuple[object, ...]:
     match entry:
         case _Video():
-            name = entry.name or str(PurePosixPath(entry.file_name or "").with_suffix(""))
+            name = entry.name or (entry.file_name or "").removesuffix(
+                PurePosixPath(entry.file_name or "").suffix
+            )
             check_video_name(name.replace("/", "__"), where)
             length = entry.length if entry.num_frames is None else entry.num_frames
             rate = entry.frame_rate or entry.fps or DEFAULT_FRAME_RATE
