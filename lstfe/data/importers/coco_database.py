@@ -68,8 +68,9 @@ _GRAMMAR: dict[str, type[BaseModel]] = {
 _TABLES = """
 CREATE TABLE videos (place INTEGER PRIMARY KEY, split, id, name, file_name, width, height, num_frames,
     frame_rate, line, UNIQUE (split, id), UNIQUE (split, name));
-CREATE TABLE images (split, id, video, frame, width, height, line,
-    PRIMARY KEY (split, id), UNIQUE (split, video, frame)) WITHOUT ROWID;
+CREATE INDEX videos_by_name ON videos (name);
+CREATE TABLE images (split, id, video, frame, width, height, line, PRIMARY KEY (split, id)) WITHOUT ROWID;
+CREATE UNIQUE INDEX images_by_video ON images (split, video, frame);
 CREATE TABLE annotations (split, id, image, category, x, y, width, height, video, instance, iscrowd, line,
     PRIMARY KEY (split, id)) WITHOUT ROWID;
 CREATE TABLE categories (place INTEGER PRIMARY KEY, split, id, name, line,

@@ -34,15 +34,17 @@ FOLDERS = (".", "annotations", "coco_vid")
 
 _ENTRIES = """
 SELECT split, id, file_name, width, height, num_frames, frame_rate, line FROM videos WHERE name = ? ORDER BY place"""
+# The planner, which knows nothing of the sizes, would go through all rows for each video: hence the hints.
 _FRAMES = "SELECT frame FROM images WHERE split = ? AND video = ? ORDER BY frame"
 _LAST_IMAGE = "SELECT frame, line FROM images WHERE split = ? AND video = ? ORDER BY frame DESC LIMIT 1"
-_IMAGE_SIZE = (
-    "SELECT height, width FROM images WHERE split = ? AND video = ? AND width > 0 AND height > 0 LIMIT 1"
-)
+_IMAGE_SIZE = """
+SELECT height, width FROM images INDEXED BY images_by_video
+WHERE split = ? AND video = ? AND width > 0 AND height > 0 LIMIT 1"""
 _OBJECTS = """
-SELECT i.frame, a.x, a.y, a.width, a.height, c.name, a.instance, a.iscrowd FROM images i
-JOIN annotations a ON a.split = i.split AND a.image = i.id
-JOIN categories c ON c.split = a.split AND c.id = a.category
+SELECT i.frame, a.x, a.y, a.width, a.height, c.name, a.instance, a.iscrowd
+FROM images i INDEXED BY images_by_video
+CROSS JOIN annotations a INDEXED BY annotations_by_image ON a.split = i.split AND a.image = i.id
+CROSS JOIN categories c ON c.split = a.split AND c.id = a.category
 WHERE i.split = ? AND i.video = ? ORDER BY i.frame, a.id"""
 
 
@@ -55,8 +57,7 @@ def import_coco_video(source: Path, destination: Path, options: ImportOptions) -
     # An empty name makes a database that is kept in memory while it is small, else in a file without a name.
     with closing(sqlite3.connect("")) as database:
         load_files(database, files)
-        query = "SELECT name FROM videos GROUP BY name ORDER BY min(place)"
-        names = {str(name).replace("/", "__"): str(name) for (name,) in database.execute(query)}
+        names = _video_names(database, source)
         is_split = set(files) != {UNSPLIT}
         parts = plan_splits(options.split, list(names), own=dict.fromkeys(names, ()) if is_split else None)
         categories = database.execute("SELECT name FROM categories GROUP BY name ORDER BY min(place)")
@@ -88,6 +89,19 @@ def _find_files(source: Path) -> dict[str, Path]:
         f"{source}: no COCO-VID file, expected a .json file or a folder with train.json, val.json, test.json "
         f"or all.json, there or in {' or '.join(FOLDERS[1:])}"
     )
+
+
+def _video_names(database: sqlite3.Connection, source: Path) -> dict[str, str]:
+    """Return name in the raw data set -> name in the files, in their order."""
+    names: dict[str, str] = {}
+    for (name,) in database.execute("SELECT name FROM videos GROUP BY name ORDER BY min(place)"):
+        changed = name.replace("/", "__")
+        if changed in names:
+            raise AnnotationError(
+                f"{source}: videos {names[changed]} and {name} would both be called {changed}"
+            )
+        names[changed] = name
+    return names
 
 
 class _Reader:

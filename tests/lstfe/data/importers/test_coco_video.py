@@ -127,6 +127,9 @@ def test_slashes_in_names_find_folders_of_pictures_and_are_replaced(
     report = import_coco_video(tmp_path / "source", tmp_path / "raw", NONE)
     assert _load(tmp_path / "raw").videos[0].file_name == "videos/train__v"
     assert report["names_changed"] == 1
+    path = _write(tmp_path / "two.json", _content("a/b", "a__b"))
+    with pytest.raises(AnnotationError, match="videos a/b and a__b would both be called a__b"):
+        import_coco_video(path, tmp_path / "other", ALONE)
 
 
 def test_objects_without_instances_are_associated(tmp_path: Path) -> None:
