@@ -25,7 +25,9 @@ DEFAULT_FRAME_RATE = 30.0
 def find_footage(directories: Sequence[Path], name: str) -> Path:
     """Return the one video file or picture folder called `name` in the first directory that has any."""
     for directory in directories:
-        found = [path for suffix in VIDEO_SUFFIXES if (path := directory / f"{name}{suffix}").is_file()]
+        found = _video_files(directory, name, VIDEO_SUFFIXES)
+        # Only then, because some file systems would find the same file twice.
+        found = found or _video_files(directory, name, [suffix.upper() for suffix in VIDEO_SUFFIXES])
         if (directory / name).is_dir():
             found.append(directory / name)
         if len(found) > 1:
@@ -41,9 +43,15 @@ def find_footage(directories: Sequence[Path], name: str) -> Path:
     )
 
 
+def _video_files(directory: Path, name: str, suffixes: Sequence[str]) -> list[Path]:
+    return [path for suffix in suffixes if (path := directory / f"{name}{suffix}").is_file()]
+
+
 def list_pictures(folder: Path) -> list[Path]:
     """Return the pictures of a folder in natural order (frame_10 follows frame_9); VideoError for none."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    # What begins with a dot belongs to a file manager, whatever it is called.
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if not paths:
         raise VideoError(f"{folder}: no pictures in it, expected one a frame ({', '.join(PICTURE_SUFFIXES)})")
     return sorted(paths, key=natural_order)

@@ -33,7 +33,8 @@ def test_a_folder_without_pictures_is_no_footage(tmp_path: Path) -> None:
 
 def test_pictures_are_frames_in_natural_order(tmp_path: Path) -> None:
     folder = _pictures(tmp_path / "v", "f_9.png", "f_10.png", "f_8.png")
-    (folder / "Thumbs.db").touch()
+    for name in ("Thumbs.db", "._f_9.png"):
+        (folder / name).touch()
     assert [path.name for path in list_pictures(folder)] == ["f_8.png", "f_9.png", "f_10.png"]
     assert [int(frame[0, 0, 0]) for frame in read_footage(folder)] == [40, 0, 20]
     assert probe_footage(folder, frame_rate=5) == VideoInfo(96, 64, 3, 5)
@@ -85,6 +86,11 @@ def test_footage_is_a_file_or_a_folder_in_the_first_place_that_has_it(tmp_path: 
         find_footage([first, second], "v")
     with pytest.raises(VideoError, match=r"first/w or .*second/w: no such video.*--videos DIR"):
         find_footage([first, second], "w")
+
+
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "v.MP4").touch()
+    assert find_footage([tmp_path], "v").samefile(tmp_path / "v.MP4")
 
 
 @pytest.mark.parametrize("link", [False, True])
