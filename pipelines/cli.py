@@ -15,9 +15,7 @@ from pipelines.command import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Bring data in.")
-import_app = typer.Typer(no_args_is_help=True, help="Import a data set into data/raw.")
 app.add_typer(data_app, name="data")
-data_app.add_typer(import_app, name="import")
 
 
 def main() -> None:
@@ -107,26 +105,43 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@import_app.command("fl-drones")
-def import_fl_drones(
-    source: Annotated[
-        Path, typer.Argument(help="Folder with the FL-Drones texts, perhaps videos and splits.")
+@data_app.command("import")
+def import_data(
+    data_format: Annotated[
+        Literal["fl-drones", "imagenet-vid", "coco-video", "mot", "cvat", "voc"],
+        typer.Argument(metavar="FORMAT", help="fl-drones, imagenet-vid, coco-video, mot, cvat or voc."),
     ],
+    source: Annotated[Path, typer.Argument(help="The data as received; docs/data.md has the layouts.")],
     destination: Annotated[Path, typer.Argument(help="The new raw data set, data/raw/NAME.")],
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of the videos, where they lie elsewhere.")
+        Path | None, typer.Option(help="Folder of the videos or picture folders, where they lie elsewhere.")
     ] = None,
-    split: Annotated[str, typer.Option(help="half, none, by-list:DIR, or auto.")] = "auto",
-    link: Annotated[bool, typer.Option(help="Hard-link the videos instead of copying.")] = False,
+    split: Annotated[str, typer.Option(help="auto, half, folds:K, folds:K:I, by-list:DIR or none.")] = "auto",
+    annotations_only: Annotated[bool, typer.Option("--annotations-only", help="Take no videos.")] = False,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH, for annotations alone that do not say it.")
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Name of the objects, for formats that have none.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link/--copy", help="Hard-link the videos or copy them.")] = False,
 ) -> None:
-    """Turn FL-Drones texts and videos into a raw data set."""
-    from lstfe.data.importers.fl_drones import import_fl_drones as import_data_set
+    """Turn annotated videos of a known format into a raw data set."""
+    from pipelines.importing import import_data_set
 
-    report = import_data_set(source, destination, videos=videos, split=split, link=link)
     print(
-        f"{destination}: {report['boxes_clipped']} boxes clipped to the frame, {report['boxes_dropped']} dropped"
+        import_data_set(
+            data_format,
+            source,
+            destination,
+            videos=videos,
+            split=split,
+            annotations_only=annotations_only,
+            image_size=image_size,
+            category=category,
+            link=link,
+        )
     )
-    print(f"train on it with: dvc exp run -S data.name={destination.name}")
 
 
 def _enter_project() -> Path:

@@ -20,9 +20,10 @@ from lstfe.data.coco_video import (
     save_annotations,
 )
 from lstfe.data.folders import REPORT_NAME, new_folder
+from lstfe.data.footage import read_footage
 from lstfe.data.frames import write_frames
-from lstfe.data.raw import SPLITS
-from lstfe.data.video import Frame, VideoError, read_video
+from lstfe.data.splits import SPLITS, UNSPLIT
+from lstfe.data.video import Frame, VideoError
 
 SIZE_EDGES_PX = (8, 16, 32, 96)
 """Edges of the report's size histogram: square root of a box's area, pixels."""
@@ -36,7 +37,8 @@ def prepare_data_set(
 ) -> dict[str, Any]:
     """Write `prepared` from the raw data set `raw` and return its report; nothing is left behind on an error.
 
-    Frames keep their frame_id (their place in the video) whatever `frame_stride` skips.
+    Frames keep their frame_id (their place in the video) whatever `frame_stride` skips. A raw data set without
+    a split (all.json) becomes the split `train`.
     """
     splits = _load_splits(raw, config.frame_stride)
     videos = _videos_with_frames(splits)
@@ -65,10 +67,12 @@ def _write_splits(directory: Path, splits: Mapping[str, VideoAnnotations]) -> di
 
 def _load_splits(raw: Path, frame_stride: int) -> dict[str, VideoAnnotations]:
     paths = {split: raw / "annotations" / f"{split}.json" for split in SPLITS}
+    if not any(path.is_file() for path in paths.values()):
+        paths["train"] = raw / "annotations" / f"{UNSPLIT}.json"
     splits = {split: load_annotations(path) for split, path in paths.items() if path.is_file()}
     if not splits:
         raise AnnotationError(
-            f"{raw / 'annotations'}: holds none of {', '.join(f'{split}.json' for split in SPLITS)}; "
+            f"{raw / 'annotations'}: holds none of {', '.join(f'{split}.json' for split in (*SPLITS, UNSPLIT))}; "
             "render or import a data set first"
         )
     names = {split: annotations.label_names for split, annotations in splits.items()}
@@ -101,7 +105,7 @@ def _videos_with_frames(splits: Mapping[str, VideoAnnotations]) -> list[tuple[Vi
 def _wanted_frames(path: Path, video: VideoEntry, wanted: set[int]) -> Iterator[tuple[int, Frame]]:
     """Yield (frame_id, frame); the video is decoded to its end even where its last frames are not wanted."""
     frame_id = -1
-    for frame_id, frame in enumerate(read_video(path)):
+    for frame_id, frame in enumerate(read_footage(path)):
         if frame.shape[:2] != (video.height, video.width):
             raise VideoError(
                 f"{path}: frame {frame_id} is {frame.shape[1]}x{frame.shape[0]} pixels, "

@@ -22,9 +22,10 @@ from lstfe.config import RenderConfig
 from lstfe.data.flyers import Flyer, draw_flash, plan_birds, plan_decoys, plan_drones
 from lstfe.data.folders import REPORT_NAME, new_folder
 from lstfe.data.importers.fl_drones import import_fl_drones
-from lstfe.data.raw import SPLITS
+from lstfe.data.raw import ImportOptions
 from lstfe.data.scenery import MARGIN_PX, crop, draw_branches, draw_clouds, draw_terrain
 from lstfe.data.silhouettes import Patch, draw_silhouette
+from lstfe.data.splits import SPLITS
 from lstfe.data.trajectories import camera_path, light_level
 from lstfe.data.video import Frame, VideoWriter
 from lstfe.types import FloatArray
@@ -78,7 +79,7 @@ def render_data_set(
             for done, name in enumerate(written, start=1):
                 if report_progress is not None:
                     report_progress(done, len(videos), name)
-        report = {**import_fl_drones(folder, folder), "render": dataclasses.asdict(config)}
+        report = {**import_fl_drones(folder, folder, ImportOptions()), "render": dataclasses.asdict(config)}
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 

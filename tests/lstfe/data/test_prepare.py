@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lstfe.config import PrepareConfig
 from lstfe.data.coco_video import AnnotationError, load_annotations
+from lstfe.data.footage import read_footage
 from lstfe.data.frames import FrameStore
 from lstfe.data.prepare import prepare_data_set
 from lstfe.data.video import VideoError, VideoWriter
@@ -127,6 +129,33 @@ def test_a_video_shared_by_two_splits_is_stored_once(raw: Path, tmp_path: Path) 
     assert kept.frame_ids("Video_001") == list(range(8, 16))
 
 
+def test_a_folder_of_pictures_is_prepared_as_a_video_is(raw: Path, tmp_path: Path) -> None:
+    video = raw / "videos" / "Video_003.mp4"
+    frames = list(read_footage(video))
+    folder = raw / "videos" / "Video_003"
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{index}.png")
+    video.unlink()
+    _edit(raw, "val", videos=lambda rows: rows[0].update(file_name="videos/Video_003"))
+    prepare_data_set(raw, tmp_path / "out", PrepareConfig())
+    store = FrameStore(tmp_path / "out" / "frames")
+    assert store.frame_ids("Video_003") == list(range(16))
+    for index, frame in enumerate(frames):
+        assert np.abs(store.read("Video_003", index).astype(int) - frame).mean() < 3
+
+
+def test_a_data_set_without_a_split_becomes_training_data(raw: Path, tmp_path: Path) -> None:
+    annotations = raw / "annotations"
+    (annotations / "val.json").replace(annotations / "all.json")
+    for split in ("train", "test"):
+        (annotations / f"{split}.json").unlink()
+    report = prepare_data_set(raw, tmp_path / "out", PrepareConfig())
+    assert list(report["splits"]) == ["train"]
+    assert [path.name for path in (tmp_path / "out" / "annotations").iterdir()] == ["train.json"]
+    assert [path.stem for path in (tmp_path / "out" / "frames").iterdir()] == ["Video_003"]
+
+
 def test_a_missing_video_is_named_and_nothing_is_written(raw: Path, tmp_path: Path) -> None:
     (raw / "videos" / "Video_002.mp4").unlink()
     with pytest.raises(VideoError, match=r"Video_002\.mp4: no such video file"):
@@ -162,7 +191,7 @@ def test_splits_must_agree_on_the_categories(raw: Path, tmp_path: Path) -> None:
 
 def test_a_raw_folder_without_annotations_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        AnnotationError, match=r"holds none of train.json, val.json, test.json; render or import"
+        AnnotationError, match=r"holds none of train.json, val.json, test.json, all.json; render or import"
     ):
         prepare_data_set(tmp_path, tmp_path / "out", PrepareConfig())
 
