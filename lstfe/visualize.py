@@ -25,6 +25,10 @@ DETECTION_COLORS: tuple[Color, ...] = (
     (250, 230, 60),
     (190, 120, 255),
 )
+INSTANCE_COLORS: tuple[Color, ...] = (TARGET_COLOR, *DETECTION_COLORS)
+"""By instance number; numbers past the end start again."""
+_CAPTION_GROUND: Color = (24, 24, 24)
+_CAPTION_COLOR: Color = (235, 235, 235)
 _MARGIN_PX = 3
 """Free pixels between an object's box and the line around it."""
 
@@ -51,6 +55,25 @@ def draw_targets(
     return draw_boxes(frame, boxes, names, [TARGET_COLOR] * len(names), text_below=True)
 
 
+def draw_instances(
+    frame: ByteArray, boxes: FloatArray, names: Sequence[str], instances: Sequence[int]
+) -> ByteArray:
+    """Return a copy of the frame with a named box around each object, one colour an instance; boxes (N, 4) xyxy."""
+    colors = [INSTANCE_COLORS[instance % len(INSTANCE_COLORS)] for instance in instances]
+    return draw_boxes(frame, boxes, names, colors)
+
+
+def append_caption(frame: ByteArray, text: str, *, font_px: int | None = None) -> ByteArray:
+    """Return the frame above lines of text: (H, W, 3) -> (H + h, W, 3); h depends on H, W and the lines alone."""
+    width = frame.shape[1]
+    size_px = font_px or _font_px(frame)
+    strip = Image.new("RGB", (width, (size_px + 4) * (text.count("\n") + 1) + 4), _CAPTION_GROUND)
+    draw = ImageDraw.Draw(strip)
+    for line, words in enumerate(text.split("\n")):
+        draw.text((4, 2 + line * (size_px + 4)), words, fill=_CAPTION_COLOR, font=_font(size_px))
+    return np.concatenate([frame, np.asarray(strip, np.uint8)], axis=0)
+
+
 def draw_boxes(
     frame: ByteArray,
     boxes: FloatArray,
@@ -64,7 +87,7 @@ def draw_boxes(
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image)
     line_px = max(1, round(min(frame.shape[:2]) / 540))
-    font = _font(max(10, round(min(frame.shape[:2]) / 45)))
+    font = _font(_font_px(frame))
     for box, name, color in zip(boxes.tolist(), names, colors, strict=True):
         outline = _outline(box, margin_px + line_px, (frame.shape[0], frame.shape[1]))
         draw.rectangle(outline, outline=color, width=line_px)
@@ -99,6 +122,11 @@ def _write(
     y = next((y for y in places if 0 <= y <= image_size[1] - height), max(0, image_size[1] - height))
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(0, 0, 0))
     draw.text((x + 1 - left, y + 1 - top), text, fill=color, font=font)
+
+
+def _font_px(frame: ByteArray) -> int:
+    shorter_px: int = min(frame.shape[:2])
+    return max(10, round(shorter_px / 45))
 
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -14,7 +14,7 @@ from lstfe.errors import UserError
 from pipelines.command import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data_app = typer.Typer(no_args_is_help=True, help="Bring data in.")
+data_app = typer.Typer(no_args_is_help=True, help="Bring data in, and look at it.")
 app.add_typer(data_app, name="data")
 
 
@@ -142,6 +142,23 @@ def import_data(
             link=link,
         )
     )
+
+
+@data_app.command("show")
+def show_data(
+    source: Annotated[Path, typer.Argument(help="A raw data set, data/raw/NAME.")],
+    video: Annotated[
+        str | None, typer.Option(help="Name of the video; the one with the smallest objects if not given.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the two files go; artifacts/shown/NAME if not given.")
+    ] = None,
+) -> None:
+    """Draw a video's annotations: a preview video, and a contact sheet of its smallest objects."""
+    from lstfe.data.show import show_video
+    from pipelines.paths import SHOWN
+
+    print(show_video(source, video, output or SHOWN / source.resolve().name).message)
 
 
 def _enter_project() -> Path:

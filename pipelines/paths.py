@@ -25,6 +25,7 @@ EVALUATED = ARTIFACTS / "evaluated"
 EXPORTED = ARTIFACTS / "exported"
 DEPLOYED = ARTIFACTS / "deployed"
 DEMO = ARTIFACTS / "demo"
+SHOWN = ARTIFACTS / "shown"
 
 EMBEDDED = "embedded"
 """Name of the data set that the render stage writes."""

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from lstfe.types import Detections
-from lstfe.visualize import DETECTION_COLORS, TARGET_COLOR, draw_boxes, draw_detections, draw_targets
+from lstfe.visualize import (
+    DETECTION_COLORS,
+    INSTANCE_COLORS,
+    TARGET_COLOR,
+    append_caption,
+    draw_boxes,
+    draw_detections,
+    draw_instances,
+    draw_targets,
+)
 
 NAMES = ["drone", "bird"]
 
@@ -101,6 +110,23 @@ def test_text_has_a_dark_ground_above_the_box() -> None:
     rows = np.flatnonzero(colored(drawn, (0, 0, 0)).any(axis=1))
     assert rows.size > 5
     assert rows.max() < 56
+
+
+def test_instances_have_their_own_colours_and_more_numbers_start_again() -> None:
+    boxes = np.array([[20, 60, 30, 70], [60, 60, 70, 70], [100, 60, 110, 70]], np.float32)
+    drawn = draw_instances(grey(), boxes, ["", "", ""], [0, 1, len(INSTANCE_COLORS)])
+    assert [tuple(drawn[56, x]) for x in (20, 60, 100)] == [INSTANCE_COLORS[n] for n in (0, 1, 0)]
+    assert len(set(INSTANCE_COLORS)) == len(INSTANCE_COLORS)
+
+
+def test_a_caption_is_below_the_frame_and_covers_nothing() -> None:
+    frame = grey()
+    one, two = append_caption(frame, "frame 12"), append_caption(frame, "frame 12\nframe 12")
+    assert np.array_equal(one[:120], frame)
+    assert np.array_equal(two[:120], frame)
+    assert 120 < one.shape[0] < two.shape[0]
+    assert one.shape == append_caption(frame, "a text that is far too long for a frame so narrow").shape
+    assert not np.array_equal(one, append_caption(frame, "frame 13"))
 
 
 def test_drawing_needs_no_torch() -> None:

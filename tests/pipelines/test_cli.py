@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from lstfe.errors import UserError
+from pipelines import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +76,7 @@ def test_an_unknown_command_exits_with_2(tmp_path: Path) -> None:
         (("detect", "nothing.mp4", "--bundle", "nowhere"), "nowhere"),
         (("detect", "nothing.mp4", "--backend", "abacus"), "abacus"),
         (("data", "import", "fl-drones", "nowhere", "data/raw/x"), "nowhere"),
+        (("data", "show", "nowhere"), "nowhere/annotations: holds none of"),
     ],
 )
 def test_bad_input_is_one_clear_error_without_a_traceback(
@@ -84,6 +87,27 @@ def test_bad_input_is_one_clear_error_without_a_traceback(
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_video_is_shown_in_the_folder_of_its_data_set(project: Path, tiny_raw: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["data", "show", str(tiny_raw), "--video", "Video_001"])
+
+    assert result.exit_code == 0, result.output
+    assert "artifacts/shown/raw/Video_001_preview.mp4" in result.output
+    folder = project / "artifacts" / "shown" / "raw"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "Video_001_preview.mp4",
+        "Video_001_smallest.png",
+    ]
+
+
+def test_a_video_is_shown_where_the_user_says(project: Path, tiny_raw: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["data", "show", str(tiny_raw), "--output", "here"])
+
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("no --video given: Video_")
+    assert len(list((project / "here").iterdir())) == 2
+    assert not (project / "artifacts").exists()
 
 
 def _run_stage(stage: str) -> None:
