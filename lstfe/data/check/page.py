@@ -12,7 +12,7 @@ from PIL import Image
 
 from lstfe.data.check.findings import KINDS, Finding, Picture, count_cases
 from lstfe.data.check.footage import Footage
-from lstfe.data.check.report import CheckReport, describe_boxes, describe_split
+from lstfe.data.check.report import CheckReport, describe_boxes, describe_split, numbered
 from lstfe.types import FloatArray
 from lstfe.visualize import draw_boxes
 
@@ -39,8 +39,8 @@ def write_page(report: CheckReport) -> str:
     title = html.escape(f"Check of {report.raw.name}")
     parts = [
         f"<h1>{title}</h1>",
-        f"<p><span class=error>{report.num_errors} errors</span>, to be mended; "
-        f"<span class=note>{report.num_notes} notes</span>, to be looked at.</p>",
+        f"<p><span class=error>{numbered(report.num_errors, 'error')}</span>, to be mended; "
+        f"<span class=note>{numbered(report.num_notes, 'note')}</span>, to be looked at.</p>",
         "<ul>",
         *(
             f"<li>{html.escape(split)}: {describe_split(counts)}</li>"

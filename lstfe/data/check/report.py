@@ -67,7 +67,7 @@ class CheckReport:
 
     def to_text(self) -> str:
         """Return what the terminal shows."""
-        lines = [f"{self.raw}: {self.num_errors} errors, {self.num_notes} notes"]
+        lines = [f"{self.raw}: {numbered(self.num_errors, 'error')}, {numbered(self.num_notes, 'note')}"]
         for split, counts in self.splits.items():
             lines.append(f"  {split}: {describe_split(counts)}")
         lines += [f"  {line}" for line in describe_boxes(self.boxes)]
@@ -99,6 +99,11 @@ def check_data_set(
     return CheckReport(raw, in_order(findings), splits, boxes, footage)
 
 
+def numbered(count: int, word: str) -> str:
+    """Return '1 word' or '2 words'."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def describe_split(counts: Mapping[str, Any]) -> str:
     """Say in words how much a split has."""
     return "{videos} videos, {frames} frames ({empty_share:.1%} without objects), {boxes} boxes".format(
@@ -124,7 +129,7 @@ def describe_boxes(boxes: Mapping[str, Any]) -> list[str]:
 def _listed(findings: Sequence[Finding]) -> Iterator[str]:
     for kind, count in count_cases(findings).items():
         places = [finding for finding in findings if finding.kind == kind]
-        yield f"  {kind}: {count} {'case' if count == 1 else 'cases'} ({KINDS[kind]})"
+        yield f"  {kind}: {numbered(count, 'case')} ({KINDS[kind]})"
         for finding in places[:_MAX_PLACES]:
             where = ", ".join(part for part in (finding.split, finding.video) if part)
             more = f" (and {finding.count - 1} more)" if finding.count > 1 else ""

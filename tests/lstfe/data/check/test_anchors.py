@@ -26,9 +26,8 @@ def _some_boxes(num_boxes: int, input_size: tuple[int, int]) -> Doubles:
     return np.asarray(corners, np.float64)
 
 
-@pytest.mark.parametrize(("stride", "input_size"), [(8, (240, 320)), (16, (600, 800)), (16, (90, 101))])
-def test_no_boxes_have_no_overlaps(stride: int, input_size: tuple[int, int]) -> None:
-    assert best_overlaps(np.zeros((0, 4)), input_size, ModelConfig()).shape == (0,)
+def test_no_boxes_have_no_overlaps() -> None:
+    assert best_overlaps(np.zeros((0, 4)), (240, 320), ModelConfig()).shape == (0,)
 
 
 @pytest.mark.parametrize(("stride", "input_size"), [(8, (240, 320)), (16, (600, 800)), (16, (90, 101))])
@@ -107,7 +106,7 @@ def test_boxes_in_frames_of_unknown_size_are_set_aside(
 
 @pytest.mark.skipif(not SHARED, reason="LSTFE_SHARED is not set")
 def test_the_anchors_of_the_paper_miss_nine_of_ten_boxes_of_fl_drones(tmp_path: Path) -> None:
-    options = ImportOptions(annotations_only=True, image_size=(480, 640), split="none")
+    options = ImportOptions(annotations_only=True, image_size=(480, 752), split="none")
     import_fl_drones(
         Path(SHARED) / "data" / "fl-drones-annotations" / "annotations", tmp_path / "raw", options
     )

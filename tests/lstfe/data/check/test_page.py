@@ -24,12 +24,11 @@ class _Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "img":
             self.sources.append(dict(attrs)["src"] or "")
-        elif tag not in ("meta",):
+        elif tag != "meta":
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag != "li" or self.open[-1] == "li":
-            assert self.open.pop() == tag
+        assert self.open.pop() == tag
 
 
 def _parse(page: str) -> _Tags:
