@@ -14,7 +14,7 @@ from lstfe.errors import UserError
 from pipelines.command import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data_app = typer.Typer(no_args_is_help=True, help="Bring data in, and look at it.")
+data_app = typer.Typer(no_args_is_help=True, help="Bring data in, check it and look at it.")
 app.add_typer(data_app, name="data")
 
 
@@ -142,6 +142,22 @@ def import_data(
             link=link,
         )
     )
+
+
+@data_app.command("check")
+def check_data(
+    raw: Annotated[Path, typer.Argument(help="A raw data set, data/raw/NAME.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the report; artifacts/checked/NAME unless given.")
+    ] = None,
+) -> None:
+    """Find what is wrong with a raw data set; exit code 1 where something must be mended."""
+    from pipelines.checking import check_raw
+
+    message, is_well = check_raw(raw, output)
+    print(message)
+    if not is_well:
+        raise typer.Exit(1)
 
 
 @data_app.command("show")

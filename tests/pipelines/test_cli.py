@@ -77,6 +77,7 @@ def test_an_unknown_command_exits_with_2(tmp_path: Path) -> None:
         (("detect", "nothing.mp4", "--backend", "abacus"), "abacus"),
         (("data", "import", "fl-drones", "nowhere", "data/raw/x"), "nowhere"),
         (("data", "show", "nowhere"), "nowhere/annotations: holds none of"),
+        (("data", "check", "data/raw/nowhere"), "params.yaml: no such file"),
     ],
 )
 def test_bad_input_is_one_clear_error_without_a_traceback(
