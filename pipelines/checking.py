@@ -9,7 +9,7 @@ from lstfe.data.check.page import write_page
 from lstfe.data.check.report import check_data_set
 from lstfe.errors import UserError
 from lstfe.params import load_config
-from pipelines.paths import ARTIFACTS, PARAMS, find_project
+from pipelines.paths import CHECKED, PARAMS, find_project
 
 logger = logging.getLogger("pipelines.checking")
 
@@ -20,7 +20,7 @@ def check_raw(raw: Path, output: Path | None) -> tuple[str, bool]:
     model = load_config(root / PARAMS).model
     report = check_data_set(raw, model, report_progress=_show)
     # Not into `raw`: that would change the data that DVC versions.
-    output = output or root / ARTIFACTS / "checked" / raw.resolve().name
+    output = output or root / CHECKED / raw.resolve().name
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / "report.json").write_text(report.to_json(), encoding="utf-8")

@@ -25,6 +25,7 @@ EVALUATED = ARTIFACTS / "evaluated"
 EXPORTED = ARTIFACTS / "exported"
 DEPLOYED = ARTIFACTS / "deployed"
 DEMO = ARTIFACTS / "demo"
+CHECKED = ARTIFACTS / "checked"
 SHOWN = ARTIFACTS / "shown"
 
 EMBEDDED = "embedded"

@@ -8,18 +8,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from lstfe.data.coco_video import VideoEntry
 from lstfe.data.video import Frame, VideoError, VideoInfo, probe_video, read_video
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 DEFAULT_FRAME_RATE = 30.0
 """Frames per second of a folder of pictures, which states none."""
+
+ReportProgress = Callable[[int, int, str], None]
+"""Takes the videos done, the videos in all and the name of the video just done."""
 
 
 def find_footage(directories: Sequence[Path], name: str) -> Path:
@@ -78,6 +82,17 @@ def read_footage(path: Path) -> Iterator[Frame]:
     """Yield the frames of a video file or a picture folder in order, (H, W, 3) RGB."""
     pictures = _pictures(path)
     return map(_read_picture, pictures) if pictures else read_video(path)
+
+
+def read_as_annotated(path: Path, video: VideoEntry) -> Iterator[Frame]:
+    """Yield the frames as `read_footage` does; VideoError at the first that is not of the annotated size."""
+    for frame_id, frame in enumerate(read_footage(path)):
+        if frame.shape[:2] != (video.height, video.width):
+            raise VideoError(
+                f"{path}: frame {frame_id} is {frame.shape[1]}x{frame.shape[0]} pixels, "
+                f"expected {video.width}x{video.height} as annotated"
+            )
+        yield frame
 
 
 def place_footage(source: Path, target: Path, *, link: bool) -> None:

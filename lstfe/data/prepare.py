@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,14 @@ from lstfe.data.coco_video import (
     save_annotations,
 )
 from lstfe.data.folders import REPORT_NAME, new_folder
-from lstfe.data.footage import read_footage
+from lstfe.data.footage import ReportProgress, read_as_annotated
 from lstfe.data.frames import write_frames
-from lstfe.data.splits import SPLITS, UNSPLIT
+from lstfe.data.object_sizes import size_histogram
+from lstfe.data.splits import UNSPLIT, annotation_files
 from lstfe.data.video import Frame, VideoError
 
-SIZE_EDGES_PX = (8, 16, 32, 96)
-"""Edges of the report's size histogram: square root of a box's area, pixels."""
-
-ReportProgress = Callable[[int, int, str], None]
-"""(videos done, videos in all, name of the video just done)."""
+SIZE_EDGES_PX = (0, 8, 16, 32, 96)
+"""Edges of the report's size histogram: square root of a box's area, pixels; the last bin is open."""
 
 
 def prepare_data_set(
@@ -66,15 +63,9 @@ def _write_splits(directory: Path, splits: Mapping[str, VideoAnnotations]) -> di
 
 
 def _load_splits(raw: Path, frame_stride: int) -> dict[str, VideoAnnotations]:
-    paths = {split: raw / "annotations" / f"{split}.json" for split in SPLITS}
-    if not any(path.is_file() for path in paths.values()):
-        paths["train"] = raw / "annotations" / f"{UNSPLIT}.json"
-    splits = {split: load_annotations(path) for split, path in paths.items() if path.is_file()}
-    if not splits:
-        raise AnnotationError(
-            f"{raw / 'annotations'}: holds none of {', '.join(f'{split}.json' for split in (*SPLITS, UNSPLIT))}; "
-            "render or import a data set first"
-        )
+    files = annotation_files(raw)
+    paths = {split: path for split, path in files.items() if split != UNSPLIT} or {"train": files[UNSPLIT]}
+    splits = {split: load_annotations(path) for split, path in paths.items()}
     names = {split: annotations.label_names for split, annotations in splits.items()}
     first = next(iter(names))
     for split in names:
@@ -105,12 +96,7 @@ def _videos_with_frames(splits: Mapping[str, VideoAnnotations]) -> list[tuple[Vi
 def _wanted_frames(path: Path, video: VideoEntry, wanted: set[int]) -> Iterator[tuple[int, Frame]]:
     """Yield (frame_id, frame); the video is decoded to its end even where its last frames are not wanted."""
     frame_id = -1
-    for frame_id, frame in enumerate(read_footage(path)):
-        if frame.shape[:2] != (video.height, video.width):
-            raise VideoError(
-                f"{path}: frame {frame_id} is {frame.shape[1]}x{frame.shape[0]} pixels, "
-                f"expected {video.width}x{video.height} as annotated"
-            )
+    for frame_id, frame in enumerate(read_as_annotated(path, video)):
         if frame_id in wanted:
             yield frame_id, frame
     if frame_id < max(wanted):
@@ -124,6 +110,7 @@ def _describe(
     annotations: VideoAnnotations, num_clipped: Mapping[str, int], num_dropped: Mapping[str, int]
 ) -> dict[str, Any]:
     num_frames, num_empty = len(annotations.images), 0
+    sizes_px = [math.sqrt(item.bbox[2] * item.bbox[3]) for item in annotations.annotations]
     videos: dict[str, dict[str, int]] = {}
     for name, images in annotations.images_by_video.items():
         objects = [annotations.annotations_by_image.get(image.id, []) for image in images]
@@ -143,15 +130,6 @@ def _describe(
         "boxes": len(annotations.annotations),
         "boxes_clipped": sum(num_clipped.values()),
         "boxes_dropped": sum(num_dropped.values()),
-        "boxes_by_size_px": _size_histogram(annotations),
+        "boxes_by_size_px": size_histogram(sizes_px, SIZE_EDGES_PX),
         "videos": videos,
     }
-
-
-def _size_histogram(annotations: VideoAnnotations) -> dict[str, int]:
-    names = [f"{low}-{high}" for low, high in pairwise((0, *SIZE_EDGES_PX))] + [f"{SIZE_EDGES_PX[-1]}-"]
-    histogram = dict.fromkeys(names, 0)
-    for annotation in annotations.annotations:
-        side = math.sqrt(annotation.bbox[2] * annotation.bbox[3])
-        histogram[names[sum(side >= edge for edge in SIZE_EDGES_PX)]] += 1
-    return histogram

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from lstfe.config import RenderConfig
 from lstfe.data.flyers import Flyer, draw_flash, plan_birds, plan_decoys, plan_drones
 from lstfe.data.folders import REPORT_NAME, new_folder
+from lstfe.data.footage import ReportProgress
 from lstfe.data.importers.fl_drones import import_fl_drones
 from lstfe.data.raw import ImportOptions
 from lstfe.data.scenery import MARGIN_PX, crop, draw_branches, draw_clouds, draw_terrain
@@ -57,7 +58,7 @@ class Scene:
 
 
 def render_data_set(
-    config: RenderConfig, destination: Path, *, report_progress: Callable[[int, int, str], None] | None = None
+    config: RenderConfig, destination: Path, *, report_progress: ReportProgress | None = None
 ) -> dict[str, Any]:
     """Render all videos into `destination`, a complete raw data set, and return its report.
 

@@ -22,8 +22,8 @@ from lstfe.data.coco_video import (
     load_annotations,
 )
 from lstfe.data.contact_sheet import VideoObject, draw_crop, join_crops, pick_smallest
-from lstfe.data.footage import DEFAULT_FRAME_RATE, read_footage
-from lstfe.data.splits import SPLITS, UNSPLIT
+from lstfe.data.footage import DEFAULT_FRAME_RATE, read_as_annotated
+from lstfe.data.splits import UNSPLIT, annotation_files
 from lstfe.data.video import Frame, VideoError, VideoWriter
 from lstfe.errors import UserError
 from lstfe.visualize import append_caption, draw_instances
@@ -117,14 +117,9 @@ def show_video(raw: Path, name: str | None, output: Path) -> ShownVideo:
 
 def load_raw_splits(raw: Path) -> dict[str, VideoAnnotations]:
     """Read the annotations of every split, or all.json; AnnotationError where there are none."""
-    paths = {split: raw / "annotations" / f"{split}.json" for split in (*SPLITS, UNSPLIT)}
-    present = [split for split in SPLITS if paths[split].is_file()] or [UNSPLIT]
-    if not paths[present[0]].is_file():
-        raise AnnotationError(
-            f"{raw / 'annotations'}: holds none of {', '.join(path.name for path in paths.values())}, "
-            "expected a raw data set (data/raw/NAME); render or import one first"
-        )
-    return {split: load_annotations(paths[split]) for split in present}
+    files = annotation_files(raw)
+    present = [split for split in files if split != UNSPLIT] or [UNSPLIT]
+    return {split: load_annotations(files[split]) for split in present}
 
 
 def choose_video(splits: Mapping[str, VideoAnnotations]) -> tuple[str, str]:
@@ -219,8 +214,7 @@ def _write_preview(
     try:
         progress = tqdm(total=video.entry.num_frames, desc=video.entry.name, unit="frame", disable=None)
         with progress:
-            for frame in read_footage(path):
-                _check_size(frame, num_frames, video.entry, path)
+            for frame in read_as_annotated(path, video.entry):
                 here = [item for item in wanted if item.frame_id == num_frames]
                 crops |= {item: draw_crop(frame, item) for item in here}
                 drawn = draw_preview(frame, video, num_frames)
@@ -243,14 +237,6 @@ def draw_preview(frame: Frame, video: AnnotatedVideo, frame_id: int) -> Frame:
     drawn = draw_instances(frame, boxes, names, [item.instance for item in objects])
     splits = ", ".join(video.splits.get(frame_id, [])) or "not annotated"
     return append_caption(drawn, f"frame {frame_id}  {splits}")
-
-
-def _check_size(frame: Frame, frame_id: int, entry: VideoEntry, path: Path) -> None:
-    if frame.shape[:2] != (entry.height, entry.width):
-        raise VideoError(
-            f"{path}: frame {frame_id} is {frame.shape[1]}x{frame.shape[0]} pixels, "
-            f"expected {entry.width}x{entry.height} as annotated"
-        )
 
 
 def _frame_rate(entry: VideoEntry) -> float:

@@ -27,6 +27,18 @@ _FOLDS = re.compile(r"folds:([0-9]{1,6})(?::([0-9]{1,6}))?")
 _EXPECTED = "expected auto, half, folds:K, folds:K:I, by-list:DIR or none"
 
 
+def annotation_files(raw: Path) -> dict[str, Path]:
+    """Return split -> annotation file of a raw data set, those that are there; AnnotationError for none."""
+    paths = {split: raw / "annotations" / f"{split}.json" for split in (*SPLITS, UNSPLIT)}
+    present = {split: path for split, path in paths.items() if path.is_file()}
+    if not present:
+        raise AnnotationError(
+            f"{raw / 'annotations'}: holds none of {', '.join(path.name for path in paths.values())}; "
+            "render or import a data set first"
+        )
+    return present
+
+
 def plan_splits(
     split: str,
     names: Sequence[str],

@@ -6,7 +6,6 @@ Shapes: N boxes, A anchors a cell.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from lstfe.config import ModelConfig, ProposalConfig
 from lstfe.data.check.findings import Finding
 from lstfe.data.check.tables import Doubles, SplitTable
+from lstfe.data.object_sizes import size_histogram
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
 SIZE_EDGES_PX = (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
@@ -47,8 +47,8 @@ def _describe(
         "boxes": len(sizes_px),
         "boxes_of_unknown_frame_size": num_unknown,
         "mean_size_px": round(float(sizes_px.mean()), 2) if len(sizes_px) else None,
-        "by_size_px": size_histogram(sizes_px),
-        "by_size_at_input_px": size_histogram(at_input),
+        "by_size_px": size_histogram(sizes_px, SIZE_EDGES_PX),
+        "by_size_at_input_px": size_histogram(at_input, SIZE_EDGES_PX),
         "anchor_sizes": list(config.anchor_sizes),
         "anchor_ratios": list(config.anchor_ratios),
         "reached": {
@@ -99,13 +99,6 @@ def anchor_shapes(config: ProposalConfig) -> Doubles:
     """Return (width, height) of the anchors of one cell, as the proposal network makes them: (A, 2) pixels."""
     sizes, roots = np.array(config.anchor_sizes)[:, None], np.sqrt(config.anchor_ratios)[None]
     return np.stack(((sizes / roots).ravel(), (sizes * roots).ravel()), axis=1)
-
-
-def size_histogram(sizes_px: Doubles) -> dict[str, int]:
-    """Count sizes (N,) by SIZE_EDGES_PX."""
-    counts, _ = np.histogram(sizes_px, (*SIZE_EDGES_PX, np.inf))
-    names = [f"{low}-{high}" for low, high in pairwise(SIZE_EDGES_PX)] + [f"{SIZE_EDGES_PX[-1]}-"]
-    return dict(zip(names, counts.tolist(), strict=True))
 
 
 def _by_image_size(table: SplitTable) -> Iterator[tuple[tuple[int, int], Doubles]]:

@@ -59,19 +59,22 @@ def _duplicate_ids(table: SplitTable) -> Iterator[Finding]:
         "categories: id": [category.id for category in table.categories],
     }
     for what, values in columns.items():
-        unique, counts = np.unique(np.asarray(values), return_counts=True)
-        twice = unique[counts > 1].tolist()
-        if twice:
+        if twice := _repeated(np.asarray(values)):
             message = f"{what} {twice[0]!r} occurs twice, expected each once"
             yield Finding("duplicate_id", message, table.split, count=len(twice))
 
 
 def _duplicate_frames(table: SplitTable) -> Iterator[Finding]:
-    frames, counts = np.unique(table.images[:, 1:], axis=0, return_counts=True)
-    twice = frames[counts > 1].tolist()
-    if twice:
+    if twice := _repeated(table.images[:, 1:], axis=0):
         message = f"frame {twice[0][1]} of video {twice[0][0]} has two rows in images, expected one"
         yield Finding("duplicate_id", message, table.split, count=len(twice))
+
+
+def _repeated(values: npt.NDArray[Any], axis: int | None = None) -> list[Any]:
+    """Return what occurs more than once among the values, or along an axis of them."""
+    unique, counts = np.unique(values, axis=axis, return_counts=True)
+    repeated: list[Any] = unique[counts > 1].tolist()
+    return repeated
 
 
 def _unknown_references(table: SplitTable) -> Iterator[Finding]:

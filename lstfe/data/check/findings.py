@@ -68,11 +68,21 @@ class Finding:
         """Whether it must be mended."""
         return self.kind in ERRORS
 
+    @property
+    def severity(self) -> str:
+        """`error` or `note`."""
+        return "error" if self.is_error else "note"
+
+    @property
+    def where(self) -> str:
+        """Split and video, as far as it is about one."""
+        return ", ".join(part for part in (self.split, self.video) if part)
+
     def describe(self) -> dict[str, Any]:
         """Return it as the JSON report has it."""
         return {
             "kind": self.kind,
-            "severity": "error" if self.is_error else "note",
+            "severity": self.severity,
             "split": self.split,
             "video": self.video,
             "count": self.count,

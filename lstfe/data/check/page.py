@@ -61,11 +61,10 @@ def _findings_table(findings: Sequence[Finding]) -> Iterator[str]:
         return
     yield "<h2>Findings</h2><table><tr><th></th><th>kind</th><th>where</th><th>cases</th><th>the first</th></tr>"
     for finding in findings[:_MAX_ROWS]:
-        severity = "error" if finding.is_error else "note"
-        where = ", ".join(part for part in (finding.split, finding.video) if part)
         yield (
-            f"<tr><td class={severity}>{severity}</td><td title='{KINDS[finding.kind]}'>{finding.kind}</td>"
-            f"<td>{html.escape(where)}</td><td class=number>{finding.count}</td>"
+            f"<tr><td class={finding.severity}>{finding.severity}</td>"
+            f"<td title='{KINDS[finding.kind]}'>{finding.kind}</td>"
+            f"<td>{html.escape(finding.where)}</td><td class=number>{finding.count}</td>"
             f"<td>{html.escape(finding.message)}</td></tr>"
         )
     yield "</table>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,13 @@ from lstfe.data.check.leakage import check_content, check_splits
 from lstfe.data.check.tables import SplitTable, load_tables
 from lstfe.data.coco_video import VideoEntry
 from lstfe.data.folders import REPORT_NAME
+from lstfe.data.footage import ReportProgress
 
 MAX_PICTURES = 24
 """Frames that the page shows of findings."""
 _MAX_PICTURES_OF_A_KIND = 4
 _MAX_PLACES = 5
 """Places of a kind that the text names."""
-
-ReportProgress = Callable[[int, int, str], None]
-"""(videos done, videos in all, name of the video just done)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +129,8 @@ def _listed(findings: Sequence[Finding]) -> Iterator[str]:
         places = [finding for finding in findings if finding.kind == kind]
         yield f"  {kind}: {numbered(count, 'case')} ({KINDS[kind]})"
         for finding in places[:_MAX_PLACES]:
-            where = ", ".join(part for part in (finding.split, finding.video) if part)
             more = f" (and {finding.count - 1} more)" if finding.count > 1 else ""
-            yield f"    {where + ': ' if where else ''}{finding.message}{more}"
+            yield f"    {finding.where + ': ' if finding.where else ''}{finding.message}{more}"
         if len(places) > _MAX_PLACES:
             yield f"    ... and {len(places) - _MAX_PLACES} more places, see the report"
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lstfe.data.coco_video import AnnotationEntry, AnnotationError, CategoryEntry, ImageEntry, VideoEntry
 from lstfe.data.importers.json_rows import Row, read_rows
-from lstfe.data.splits import SPLITS, UNSPLIT
+from lstfe.data.splits import annotation_files
 from lstfe.types import IntArray
 
 Doubles = npt.NDArray[np.float64]
@@ -86,14 +86,7 @@ def load_tables(raw: Path) -> list[SplitTable]:
         raise AnnotationError(
             f"{raw}: no such folder, expected a raw data set (lstfe data import writes them)"
         )
-    paths = {split: raw / "annotations" / f"{split}.json" for split in (*SPLITS, UNSPLIT)}
-    tables = [_load_table(split, path) for split, path in paths.items() if path.is_file()]
-    if not tables:
-        raise AnnotationError(
-            f"{raw / 'annotations'}: holds none of {', '.join(path.name for path in paths.values())}; "
-            "render or import a data set first"
-        )
-    return tables
+    return [_load_table(split, path) for split, path in annotation_files(raw).items()]
 
 
 def places_of(keys: IntArray, ids: IntArray) -> IntArray:

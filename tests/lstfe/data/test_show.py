@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lstfe.data import show
+from lstfe.data import footage
 from lstfe.data.coco_video import (
     AnnotationEntry,
     AnnotationError,
@@ -238,7 +238,7 @@ def test_one_frame_at_a_time_is_in_memory(raw: Path, output: Path, monkeypatch: 
             assert sum(reference() is not None for reference in seen) <= 2
             yield frame
 
-    monkeypatch.setattr(show, "read_footage", read)
+    monkeypatch.setattr(footage, "read_footage", read)
     assert len(show_video(raw, "far", output).on_sheet) == 20
     assert len(seen) == NUM_FRAMES
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lstfe.config import BackboneConfig, ModelConfig, ProposalConfig
-from lstfe.data.check.anchors import anchor_shapes, best_overlaps, measure_boxes, size_histogram
+from lstfe.data.check.anchors import anchor_shapes, best_overlaps, measure_boxes
 from lstfe.data.check.tables import Doubles, load_tables
 from lstfe.data.importers.fl_drones import import_fl_drones
 from lstfe.data.raw import ImportOptions
@@ -56,17 +56,6 @@ def test_anchor_shapes_are_those_of_the_proposal_network() -> None:
     config = ProposalConfig(anchor_sizes=(12.0, 40.0), anchor_ratios=(0.5, 1.0, 3.0))
     anchors = cell_anchors(config).numpy()
     np.testing.assert_allclose(anchor_shapes(config), anchors[:, 2:] - anchors[:, :2], rtol=1e-6)
-
-
-def test_sizes_are_counted_up_to_the_last_open_bin() -> None:
-    assert sum(size_histogram(np.zeros(0)).values()) == 0
-    counts = size_histogram(np.array([3.9, 4.0, 30.0, 600.0]))
-    assert {bin_px: count for bin_px, count in counts.items() if count} == {
-        "0-4": 1,
-        "4-8": 1,
-        "24-32": 1,
-        "512-": 1,
-    }
 
 
 def test_a_box_as_large_as_an_anchor_and_on_its_place_is_reached(
