@@ -128,8 +128,8 @@ def _dress(config: RenderConfig, random: np.random.Generator, track: Track) -> F
 
 def _draw_width(config: RenderConfig, random: np.random.Generator) -> float:
     low, high = config.drone_size_px
-    # Far more of a flight is spent far away: this puts most widths into the lower half.
-    return float(low * (high / low) ** random.beta(2.0, 2.8))
+    # With 8 to 40 px the median is 24 px, near FL-Drones' mean of 26, and one width in nine is below 16 px.
+    return float(low * (high / low) ** random.beta(4.0, 2.0))
 
 
 def _draw_velocity(config: RenderConfig, random: np.random.Generator) -> tuple[float, float]:

@@ -36,7 +36,9 @@ def test_drones_keep_to_the_sizes_and_contrasts_asked_for() -> None:
     widths = np.concatenate([drone.widths for drone in drones])
     assert widths.min() >= 8
     assert widths.max() <= 40
-    assert np.mean((widths > 10) & (widths < 24)) > 0.6
+    assert widths.min() < 12
+    assert widths.max() > 36
+    assert 22 < np.median(widths) < 26
     contrasts = np.concatenate([np.abs(d.contrasts[d.track.presence == 1]) for d in drones])
     assert contrasts.min() + 1e-6 >= 0.1 * 0.85
     assert contrasts.max() <= 0.3 * 1.15 + 1e-6
