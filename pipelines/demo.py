@@ -14,7 +14,7 @@ from pipelines.compare import compared_runs
 from pipelines.environment import apply_default_settings
 from pipelines.paths import DEMO, DEPLOYED, EVALUATED, PARAMS, PREPARED, RAW
 from pipelines.stage import outdated_stages
-from pipelines.tracking import tag_lock
+from pipelines.tracking import runs_page, tag_lock
 from pipelines.trained import RUN
 
 _STAMP = "bundle.json"
@@ -91,8 +91,9 @@ def closing_screen(note: str | None) -> str:
         f"detections        {DEMO / 'detections.json'}",
         f"scores, misses    {EVALUATED}/metrics.json, {EVALUATED}/pictures/",
         f"deployed bundle   {DEPLOYED}",
-        f"MLflow runs       {tools}/mlflow ui --workers 1 --backend-store-uri sqlite:///.work/mlflow.db",
-        "                  then http://127.0.0.1:5000",
+        f"MLflow runs       DO_NOT_TRACK=true {tools}/mlflow ui --workers 1 "
+        "--backend-store-uri sqlite:///.work/mlflow.db",
+        f"                  then http://127.0.0.1:5000/{runs_page()}",
         f"Prefect page      {tools}/prefect server start, then http://127.0.0.1:4200",
         f"another video     {tools}/lstfe detect VIDEO --bundle artifacts/deployed",
         "the comparator    make compare",

@@ -245,6 +245,12 @@ def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
     return Store().attempt(find) or []
 
 
+def runs_page() -> str:
+    """Return where MLflow's pages list the runs, below the server's address; its start page does not."""
+    experiment_id = Store().attempt(lambda client, experiment_id: experiment_id)
+    return f"#/experiments/{experiment_id}/runs" if experiment_id else ""
+
+
 @contextlib.contextmanager
 def _ended_by_outcome(run: Run) -> Iterator[None]:
     try:

@@ -249,6 +249,7 @@ def test_the_demo_starts_nothing_draws_a_video_once_and_says_where_to_look(
     for place in (
         "artifacts/demo/annotated.mp4",
         "mlflow ui",
+        "/#/experiments/1/runs",
         "prefect server start",
         "voc07.AP50",
         "lstfe ",
