@@ -28,7 +28,7 @@ def evaluate() -> None:
     prepared, wanted = PREPARED / config.data.name, config.evaluate
     annotations, store = load_split(prepared, wanted.split)
     with continue_run(RUN, stage="evaluate") as run:
-        records = detect_split(model, config, prepared, wanted.split, progress=_show)
+        records = detect_split(model, config, annotations, store, progress=_show)
         stride = wanted.frame_stride
         scores = score(annotations, records, wanted.protocols, frame_stride=stride, split=wanted.split)
         EVALUATED.mkdir(parents=True, exist_ok=True)

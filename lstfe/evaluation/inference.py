@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
-from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord, to_records
@@ -24,8 +22,8 @@ ReportProgress = Callable[[int, int], None]
 def detect_split(
     model: LSTFENet,
     config: Config,
-    prepared_dir: Path,
-    split: str,
+    annotations: VideoAnnotations,
+    store: FrameStore,
     *,
     max_frames: int | None = None,
     progress: ReportProgress | None = None,
@@ -35,10 +33,9 @@ def detect_split(
     Each video is a stream of the split's own frames: where a split begins in the middle of a video, so does
     the stream. `max_frames` shortens videos as `frames_to_stream` says. The model's mode is left as it was.
     """
-    annotations, store = load_split(prepared_dir, split)
     if model.head.num_classes != len(annotations.label_names) + 1:
         raise UserError(
-            f"{prepared_dir}: split {split!r} has {len(annotations.label_names)} categories, expected "
+            f"{store.directory.parent}: this split has {len(annotations.label_names)} categories, expected "
             f"{model.head.num_classes - 1} as in the training; train on this data set first"
         )
     stretches = frames_to_stream(annotations, max_frames)
@@ -65,15 +62,15 @@ def detect_split(
 def score_split(
     model: LSTFENet,
     config: Config,
-    prepared_dir: Path,
-    split: str,
+    annotations: VideoAnnotations,
+    store: FrameStore,
     *,
+    split: str,
     max_frames: int | None = None,
     progress: ReportProgress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Detect on a split and score what was streamed by `config.evaluate.protocols`: see `protocols.score`."""
-    annotations, _ = load_split(prepared_dir, split)
-    records = detect_split(model, config, prepared_dir, split, max_frames=max_frames, progress=progress)
+    records = detect_split(model, config, annotations, store, max_frames=max_frames, progress=progress)
     return score(
         annotations,
         records,
