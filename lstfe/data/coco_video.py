@@ -39,6 +39,8 @@ class VideoEntry:
     height: int
     num_frames: int
     frame_rate: float = 30.0
+    vid_train_frames: tuple[int, ...] = ()
+    """Frames that training may take as current frames (as COCO-VID files of ImageNet-VID name them); empty for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,11 @@ class VideoAnnotations:
         """Return the frames of a video that belong to this split, ascending."""
         return [image.frame_id for image in self.images_by_video[video]]
 
+    def current_frames(self, video: str) -> list[int]:
+        """Return the frames of `frame_ids` that training may take as current frames: those named, all without any."""
+        named, frame_ids = set(self.video_by_name[video].vid_train_frames), self.frame_ids(video)
+        return [frame_id for frame_id in frame_ids if frame_id in named] or frame_ids
+
     def objects(self, video: str, frame_id: int) -> list[AnnotationEntry]:
         """Return the objects of one frame; KeyError where the split has no such frame."""
         return self.annotations_by_image.get(self._image_ids[video, frame_id], [])
@@ -152,10 +159,17 @@ def load_annotations(path: Path | str) -> VideoAnnotations:
 def save_annotations(annotations: VideoAnnotations, path: Path) -> None:
     """Write a COCO-VID file; the same annotations give the same bytes."""
     content = {
-        field.name: [dataclasses.asdict(row) for row in getattr(annotations, field.name)]
+        field.name: [_as_json(row) for row in getattr(annotations, field.name)]
         for field in dataclasses.fields(annotations)
     }
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    values = dataclasses.asdict(row)
+    if not values.get("vid_train_frames", True):
+        del values["vid_train_frames"]
+    return values
 
 
 def clip_to_frames(annotations: VideoAnnotations) -> tuple[VideoAnnotations, dict[str, int], dict[str, int]]:
@@ -224,7 +238,7 @@ def _check(annotations: VideoAnnotations, path: Path) -> None:
     _check_unique((video.name for video in annotations.videos), f"{path}: videos: name")
     videos = {video.id: video for video in annotations.videos}
     for video in annotations.videos:
-        _check_name(video.name, path)
+        _check_video(video, path)
     for image in annotations.images:
         _check_image(image, videos, path)
     _check_unique(
@@ -243,11 +257,17 @@ def _check_unique(values: Iterable[object], what: str) -> None:
         seen.add(value)
 
 
-def _check_name(name: str, path: Path) -> None:
+def _check_video(video: VideoEntry, path: Path) -> None:
     # A video's name becomes the name of its frames' file.
-    if name in ("", ".", "..") or "/" in name or "\\" in name:
+    if video.name in ("", ".", "..") or "/" in video.name or "\\" in video.name:
         raise AnnotationError(
-            f"{path}: video name {name!r} cannot be a file's name, expected one without slashes"
+            f"{path}: video name {video.name!r} cannot be a file's name, expected one without slashes"
+        )
+    outside = [frame for frame in video.vid_train_frames if not 0 <= frame < video.num_frames]
+    if outside:
+        raise AnnotationError(
+            f"{path}: video {video.id}: vid_train_frames has {outside[0]}, which is outside {video.name}, "
+            f"which has {video.num_frames} frames counted from 0"
         )
 
 

@@ -67,6 +67,7 @@ def _sampler(annotations: VideoAnnotations, config: Config) -> ClipSampler:
         [(name, annotations.frame_ids(name)) for name in annotations.images_by_video],
         config.sampling,
         seed=config.train.seed,
+        current_frames={name: annotations.current_frames(name) for name in annotations.images_by_video},
         flip_probability=config.train.flip_probability,
         num_still_clips=config.train.still_iterations * config.train.batch_size,
     )

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lstfe.config import PrepareConfig
 from lstfe.data.coco_video import (
     AnnotationError,
@@ -80,7 +82,21 @@ def _keep_every(annotations: VideoAnnotations, frame_stride: int) -> VideoAnnota
     images = [image for image in annotations.images if image.frame_id % frame_stride == 0]
     kept = {image.id for image in images}
     objects = [item for item in annotations.annotations if item.image_id in kept]
-    return dataclasses.replace(annotations, images=images, annotations=objects)
+    thinned = dataclasses.replace(annotations, images=images, annotations=objects)
+    videos = [_move_train_frames(video, annotations, thinned) for video in annotations.videos]
+    return dataclasses.replace(thinned, videos=videos)
+
+
+def _move_train_frames(
+    video: VideoEntry, received: VideoAnnotations, thinned: VideoAnnotations
+) -> VideoEntry:
+    """Let the nearest frame that is left stand in for each of a video's `vid_train_frames`."""
+    if not video.vid_train_frames:
+        return video
+    left = np.array(thinned.frame_ids(video.name), np.int64)
+    named = np.intersect1d(video.vid_train_frames, received.frame_ids(video.name))
+    nearest = left[np.abs(left[:, None] - named).argmin(axis=0)] if len(left) else left
+    return dataclasses.replace(video, vid_train_frames=tuple(np.unique(nearest).tolist()))
 
 
 def _videos_with_frames(splits: Mapping[str, VideoAnnotations]) -> list[tuple[VideoEntry, set[int]]]:

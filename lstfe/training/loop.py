@@ -114,7 +114,8 @@ class _Training:
         self.log, self.validate = log, validate
         self.annotations, self.store = load_split(prepared_dir, "train")
         self.label_names = self.annotations.label_names
-        self.num_clips_per_epoch = len(self.annotations.images)
+        names = self.annotations.video_by_name
+        self.num_clips_per_epoch = sum(len(self.annotations.current_frames(name)) for name in names)
         torch.manual_seed(config.train.seed)
         model = LSTFENet(config.model, num_classes=len(self.label_names) + 1)
         self.model = model.to(world.device).to(memory_format=torch.channels_last)

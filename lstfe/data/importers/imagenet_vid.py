@@ -10,9 +10,10 @@ SOURCE (or SOURCE/ILSVRC2015, SOURCE/ILSVRC) is the layout of ILSVRC2015:
                                   val/VIDEO/%06d 1                        also in this form
         DET_train_30classes.txt   train/.../IMAGE 1                       brings the images in, one frame each
 
-Without a list all videos of Annotations/VID/{train,val} are taken. Key frames are noted in the report; all
-frames stay in the data set. lstfe/data/importers/frame_xml.py has the grammar of a file; names are WordNet
-numbers, of which the 30 of the challenge count. Corners count from 0 and belong to the box.
+Without a list all videos of Annotations/VID/{train,val} are taken. Key frames become the `vid_train_frames` of their
+video, those that training takes as current frames; all frames stay in the data set. lstfe/data/importers/frame_xml.py
+has the grammar of a file; names are WordNet numbers, of which the 30 of the challenge count. Corners count from 0 and
+belong to the box.
 """
 
 from __future__ import annotations
@@ -202,9 +203,14 @@ def _import_entry(name: str, entry: _Entry, root: Path, options: ImportOptions) 
     info = info or VideoInfo(size[1], size[0], length, DEFAULT_FRAME_RATE)
     frames = entry.listed if entry.split == "val" and entry.listed else list(files)
     counts["frames_without_annotation"] = length - len(files)
-    notes = {"key_frames": sorted(entry.listed)} if entry.split == "train" and entry.listed else {}
     return RawVideo(
-        name, info, kept, footage, sorted(set(frames) & set(files)), counts={**clipped, **counts}, notes=notes
+        name,
+        info,
+        kept,
+        footage,
+        sorted(set(frames) & set(files)),
+        counts={**clipped, **counts},
+        vid_train_frames=sorted(entry.listed) if entry.split == "train" else (),
     )
 
 

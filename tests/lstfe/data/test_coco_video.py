@@ -72,6 +72,25 @@ def test_frames_are_listed_in_order_whatever_the_file_says(tmp_path: Path, conte
     assert load_annotations(_save(content, tmp_path / "a.json")).frame_ids("a") == [0, 1]
 
 
+def test_all_frames_may_be_current_frames_unless_some_are_named(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    assert load_annotations(_save(content, tmp_path / "a.json")).current_frames("a") == [0, 1]
+    content["videos"][0]["vid_train_frames"] = [1]
+    assert load_annotations(_save(content, tmp_path / "a.json")).current_frames("a") == [1]
+    del content["images"][1], content["annotations"][:]
+    assert load_annotations(_save(content, tmp_path / "a.json")).current_frames("a") == [0]
+
+
+def test_named_current_frames_are_saved_and_no_others(tmp_path: Path, content: dict[str, Any]) -> None:
+    for frames in ([], [1]):
+        content["videos"][0]["vid_train_frames"] = frames
+        annotations = load_annotations(_save(content, tmp_path / "a.json"))
+        save_annotations(annotations, tmp_path / "b.json")
+        assert load_annotations(tmp_path / "b.json") == annotations
+        assert ("vid_train_frames" in (tmp_path / "b.json").read_text()) is bool(frames)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -93,6 +112,10 @@ def test_frames_are_listed_in_order_whatever_the_file_says(tmp_path: Path, conte
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 5]), r"annotation 1: bbox .* has no area"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"annotations\.0\.bbox"),
         (lambda c: c["annotations"][1].update(id=1), r"annotations: id 1 occurs twice"),
+        (
+            lambda c: c["videos"][0].update(vid_train_frames=[0, 2]),
+            r"video 1: vid_train_frames has 2, which is outside a, which has 2 frames",
+        ),
         (lambda c: c["videos"][0].update(name="../a"), r"video name '\.\./a' cannot be a file's name"),
     ],
 )

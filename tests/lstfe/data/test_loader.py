@@ -76,6 +76,16 @@ def test_still_iterations_yield_one_frame_a_clip_then_full_clips(tiny_prepared: 
     assert {clip.layout for batch in batches[:2] for clip in batch} == {ClipLayout()}
 
 
+def test_named_frames_alone_become_current_frames(tiny_prepared: Path) -> None:
+    annotations, store = load_split(tiny_prepared, "train")
+    first, second = annotations.videos
+    videos = [dataclasses.replace(first, vid_train_frames=(3, 9)), second]
+    marked = dataclasses.replace(annotations, videos=videos)
+    clips = [clip for batch in make_loader(_with(iterations=9), marked, store) for clip in batch]
+    shown = {(clip.video, clip.frame_indices[0]) for clip in clips[:18]}
+    assert shown == {(first.name, 3), (first.name, 9)} | {(second.name, frame) for frame in range(16)}
+
+
 def test_a_batch_that_ranks_cannot_share_is_refused(tiny_prepared: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size 4 cannot be shared equally by 3 processes"):
         _batches(CONFIG, tiny_prepared, world_size=3)
