@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from lstfe.data.association import Box, associate
-from lstfe.data.coco_video import AnnotationError, clip_bbox
+from lstfe.data.coco_video import clip_bbox
+from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import REPORT_NAME, new_folder
 from lstfe.data.footage import place_footage
 from lstfe.data.splits import SPLITS, UNSPLIT, Parts, divide_frames

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lstfe.data.check.findings import Finding, Picture
-from lstfe.data.check.tables import SplitTable, places_of
+from lstfe.data.check.tables import SplitTable
+from lstfe.data.columns import places_of
 from lstfe.types import IntArray
 
 MOSTLY_EMPTY = 0.9

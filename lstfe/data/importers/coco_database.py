@@ -10,10 +10,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE
-from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX, fault
-from lstfe.data.importers.json_rows import Row, read_rows
+from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX
+from lstfe.data.json_rows import Row, read_rows
 from lstfe.data.raw import check_video_name
 
 Id = Annotated[int, Field(ge=-(2**53), le=2**53)]

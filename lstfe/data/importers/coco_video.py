@@ -24,7 +24,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.footage import find_footage, probe_footage
 from lstfe.data.importers.coco_database import load_files
 from lstfe.data.importers.grammar import check_frame

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from lstfe.config import PrepareConfig
-from lstfe.data.coco_video import AnnotationError, load_annotations
+from lstfe.data.coco_video import load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.footage import read_footage
 from lstfe.data.frames import FrameStore
 from lstfe.data.prepare import prepare_data_set

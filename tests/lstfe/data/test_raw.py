@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, load_annotations
+from lstfe.data.coco_video import load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import FolderError
 from lstfe.data.raw import (
     ImportOptions,

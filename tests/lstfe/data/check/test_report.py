@@ -12,7 +12,7 @@ import pytest
 from lstfe.config import ModelConfig
 from lstfe.data.check.findings import ERRORS, KINDS
 from lstfe.data.check.report import CheckReport, check_data_set
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.video import VideoWriter, read_video
 
 Content = dict[str, dict[str, Any]]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.importers.coco_video import import_coco_video
 from lstfe.data.importers.fl_drones import import_fl_drones
 from lstfe.data.raw import ImportOptions
