@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lstfe.config import Config
@@ -28,22 +28,36 @@ def detect_split(
     max_frames: int | None = None,
     progress: ReportProgress | None = None,
 ) -> list[DetectionRecord]:
-    """Detect on the frames of a split, video by video, on the device that the model is on.
+    """Detect on the frames of a split, video by video; `max_frames` shortens videos as `frames_to_stream` says."""
+    stretches = frames_to_stream(annotations, max_frames)
+    found = detect_videos(model, config, annotations, store, stretches, progress=progress)
+    return [record for _, records in found for record in records]
+
+
+def detect_videos(
+    model: LSTFENet,
+    config: Config,
+    annotations: VideoAnnotations,
+    store: FrameStore,
+    stretches: Mapping[str, Sequence[int]],
+    *,
+    progress: ReportProgress | None = None,
+) -> Iterator[tuple[str, list[DetectionRecord]]]:
+    """Yield what is found in each video's frames, on the device that the model is on.
 
     Each video is a stream of the split's own frames: where a split begins in the middle of a video, so does
-    the stream. `max_frames` shortens videos as `frames_to_stream` says. The model's mode is left as it was.
+    the stream. The model's mode is left as it was.
     """
     if model.head.num_classes != len(annotations.label_names) + 1:
         raise UserError(
             f"{store.directory.parent}: this split has {len(annotations.label_names)} categories, expected "
             f"{model.head.num_classes - 1} as in the training; train on this data set first"
         )
-    stretches = frames_to_stream(annotations, max_frames)
-    records: list[DetectionRecord] = []
     total, done = sum(len(frame_ids) for frame_ids in stretches.values()), 0
     was_training = model.training
     try:
         for video, frame_ids in stretches.items():
+            records: list[DetectionRecord] = []
             for found in _detect_video(model, config, store, video, frame_ids):
                 records += to_records(
                     found.detections,
@@ -54,9 +68,9 @@ def detect_split(
                 done += 1
                 if progress is not None:
                     progress(done, total)
+            yield video, records
     finally:
         model.train(was_training)
-    return records
 
 
 def score_split(
