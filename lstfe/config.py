@@ -514,11 +514,15 @@ class EvaluateConfig:
     """Score every n-th frame of each video (every frame is still streamed through the detector)."""
     num_pictures: int = 12
     """Pictures of the worst misses."""
+    num_threads: int = 1
+    """CPU threads of each process. The last bits of the detections depend on it, but not on how many processes there
+    are (LSTFE_NPROC): processes of one thread each are also the faster way to use several cores."""
 
     def __post_init__(self) -> None:
         _require(bool(self.protocols), "evaluate.protocols must name at least one protocol")
         _require(self.frame_stride >= 1, f"evaluate.frame_stride must be >= 1, got {self.frame_stride}")
         _require(self.num_pictures >= 0, f"evaluate.num_pictures must be >= 0, got {self.num_pictures}")
+        _require(self.num_threads >= 1, f"evaluate.num_threads must be >= 1, got {self.num_threads}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
