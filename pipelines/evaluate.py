@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 
 from lstfe.data.prepared import load_split
+from lstfe.evaluation.bootstrap import add_intervals
 from lstfe.evaluation.curves import write_curves
 from lstfe.evaluation.inference import detect_split
 from lstfe.evaluation.misses import write_misses
 from lstfe.evaluation.protocols import flatten_scores, score
-from lstfe.evaluation.records import save_detections
+from lstfe.evaluation.records import save_detections, scored_frames
 from lstfe.training.distributed import current_world
 from pipelines.command import run_command
 from pipelines.paths import EVALUATED, PREPARED
@@ -31,6 +32,8 @@ def evaluate() -> None:
         records = detect_split(model, config, prepared, wanted.split, progress=_show)
         stride = wanted.frame_stride
         scores = score(annotations, records, wanted.protocols, frame_stride=stride, split=wanted.split)
+        scored = scored_frames(annotations, records, frame_stride=stride)
+        scores = add_intervals(scores, scored, resamples=wanted.resamples, seed=wanted.seed)
         EVALUATED.mkdir(parents=True, exist_ok=True)
         write_json(EVALUATED / "metrics.json", scores)
         save_detections(records, EVALUATED / "detections.json")

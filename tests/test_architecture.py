@@ -53,6 +53,7 @@ TORCH_FREE = (
     "lstfe/data/frames.py",
     "lstfe/data/coco_video.py",
     "lstfe/data/prepared.py",
+    "lstfe/evaluation/bootstrap.py",
     "lstfe/evaluation/protocols.py",
     "lstfe/evaluation/records.py",
     "lstfe/evaluation/curves.py",
