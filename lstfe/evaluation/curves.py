@@ -41,7 +41,7 @@ def write_curves(
     paths, curves = [], {}
     for name in protocols:
         protocol = find_protocol(name)
-        curves[name] = _mean_over_labels(protocol, precision_recall_by_label(protocol, scored))
+        curves[name] = mean_curves(protocol, precision_recall_by_label(protocol, scored))
         paths.append(destination / f"precision_recall_{name}.csv")
         _write_csv(protocol, curves[name], paths[-1])
     picture = destination / "precision_recall.png"
@@ -49,7 +49,8 @@ def write_curves(
     return [*paths, picture]
 
 
-def _mean_over_labels(protocol: Protocol, by_label: Sequence[PrecisionRecall]) -> Curves:
+def mean_curves(protocol: Protocol, by_label: Sequence[PrecisionRecall]) -> Curves:
+    """Return the curves at IoU 0.5 (or at the protocol's nearest), mean over labels with ground truth."""
     level = int(np.argmin(np.abs(np.array(protocol.rule.thresholds) - CURVE_IOU)))
     curves: Curves = {}
     for place, size in enumerate(protocol.size_bins):
@@ -78,7 +79,7 @@ def _draw(curves: Mapping[str, Curves]) -> Figure:
         for size, precision in by_size.items():
             mark = "o-" if len(protocol.recall_points) <= 11 else "-"
             width = 2.4 if size == ALL else 1.3
-            label = f"{_size_text(protocol, size)}: AP50 {precision.mean():.3f}"
+            label = f"{bin_text(protocol, size)}: AP50 {precision.mean():.3f}"
             axes.plot(protocol.recall_points, precision, mark, linewidth=width, markersize=4, label=label)
         axes.set(
             title=f"{name}, IoU {CURVE_IOU}", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03)
@@ -91,7 +92,8 @@ def _draw(curves: Mapping[str, Curves]) -> Figure:
     return figure
 
 
-def _size_text(protocol: Protocol, size: str) -> str:
+def bin_text(protocol: Protocol, size: str) -> str:
+    """Say in words what a bin holds."""
     if size == ALL:
         return "all sizes"
     low, high = (area**0.5 for area in protocol.size_bins[size])
