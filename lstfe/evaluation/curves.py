@@ -8,18 +8,26 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.evaluation.matching import Floats
 from lstfe.evaluation.precision import PrecisionRecall
-from lstfe.evaluation.protocols import ALL, Protocol, find_protocol, precision_recall_by_label
+from lstfe.evaluation.protocols import (
+    ALL,
+    Figure,
+    Protocol,
+    average_over_labels,
+    find_protocol,
+    precision_recall_by_label,
+)
 from lstfe.evaluation.records import DetectionRecord, scored_frames
 
 CURVE_IOU = 0.5
 
-Curves = dict[str, Floats]
-"""Size bin -> precision at each recall point, mean over labels; bins without ground truth are absent."""
+Curves = dict[str, tuple[Floats, float]]
+"""Size bin -> precision at each recall point and average precision, means over labels; bins without ground truth
+are absent."""
 
 
 def write_curves(
@@ -54,8 +62,9 @@ def _mean_over_labels(protocol: Protocol, by_label: Sequence[PrecisionRecall]) -
     curves: Curves = {}
     for place, size in enumerate(protocol.size_bins):
         present = [curve.precision[place, level] for curve in by_label if curve.num_ground_truths[place]]
-        if present:
-            curves[size] = np.mean(present, axis=0)
+        average = average_over_labels(by_label, protocol, Figure(iou=CURVE_IOU, bin=size))
+        if average is not None:
+            curves[size] = np.mean(present, axis=0), average
     return curves
 
 
@@ -65,20 +74,20 @@ def _write_csv(protocol: Protocol, curves: Curves, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["recall", *columns.values()])
         for i, recall in enumerate(protocol.recall_points):
-            cells = [f"{curves[size][i]:.6f}" if size in curves else "" for size in columns]
+            cells = [f"{curves[size][0][i]:.6f}" if size in curves else "" for size in columns]
             writer.writerow([f"{recall:.2f}", *cells])
 
 
-def _draw(curves: Mapping[str, Curves]) -> Figure:
-    figure = Figure(figsize=(5.2 * len(curves), 4.4), dpi=110, layout="constrained")
+def _draw(curves: Mapping[str, Curves]) -> Drawing:
+    figure = Drawing(figsize=(5.2 * len(curves), 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)  # no window system needed
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (name, by_size) in zip(panels, curves.items(), strict=True):
         protocol = find_protocol(name)
-        for size, precision in by_size.items():
+        for size, (precision, average) in by_size.items():
             mark = "o-" if len(protocol.recall_points) <= 11 else "-"
             width = 2.4 if size == ALL else 1.3
-            label = f"{_size_text(protocol, size)}: AP50 {precision.mean():.3f}"
+            label = f"{_size_text(protocol, size)}: AP50 {average:.3f}"
             axes.plot(protocol.recall_points, precision, mark, linewidth=width, markersize=4, label=label)
         axes.set(
             title=f"{name}, IoU {CURVE_IOU}", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03)
