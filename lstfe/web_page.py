@@ -19,11 +19,12 @@ h1 { font-size: 1.6em; margin: .4em 0; } h2 { font-size: 1.2em; margin: 1.8em 0 
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; } caption { text-align: left; padding: .2em 0 .5em; }
 th, td { padding: .3em .7em; text-align: left; vertical-align: top; font-weight: normal; overflow-wrap: normal; }
-tbody th { min-width: 7.5em; overflow-wrap: break-word; }
+tbody th { min-width: 7em; overflow-wrap: anywhere; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--line); }
 tbody tr:nth-child(even) { background: var(--band); }
 .number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
-@media (max-width: 600px) { th, td { padding: .3em .45em; } }
+@media (max-width: 600px) { table { font-size: .85em; } th, td { padding: .3em .25em; }
+  td.number { white-space: normal; } }
 figure { margin: 0; } figcaption { margin-bottom: .3em; }
 img, video, svg { max-width: 100%; height: auto; display: block; }
 """

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from lstfe.errors import UserError
-from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints, Matches, match
-from lstfe.evaluation.protocols import Figure, Protocol, find_protocol, ignored_ground_truths
+from lstfe.evaluation.encounters import Encounters
+from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints
+from lstfe.evaluation.precision import LabelMatches
+from lstfe.evaluation.protocols import Figure, Protocol, find_protocol, label_matches
 from lstfe.evaluation.records import ScoredFrames
 
 CONFIDENCE = 0.95
@@ -62,8 +64,9 @@ def intervals(
 ) -> dict[str, tuple[float, float] | None]:
     """Return the 95 % interval of each figure; None where fewer than two videos have ground truths for it."""
     weights = draw_videos(len(video_names(scored)), resamples=resamples, seed=seed)
-    resampled = resample_figures(protocol, scored, weights)
-    enough = _has_enough_videos(protocol, scored)
+    labels = _labels(protocol, scored)
+    resampled = _resample(protocol, labels, weights)
+    enough = _has_enough_videos(protocol, labels)
     return {name: _interval(values) if enough[name] else None for name, values in resampled.items()}
 
 
@@ -83,8 +86,9 @@ def paired_differences(
     weights = np.concatenate(
         [np.ones((1, num_videos), np.int64), draw_videos(num_videos, resamples=resamples, seed=seed)]
     )
-    ours, theirs = (resample_figures(protocol, scored, weights) for scored in (first, second))
-    enough = _has_enough_videos(protocol, first)
+    both = [_labels(protocol, scored) for scored in (first, second)]
+    ours, theirs = (_resample(protocol, labels, weights) for labels in both)
+    enough = _has_enough_videos(protocol, both[0])
     return {name: _difference(ours[name] - theirs[name], enough[name]) for name in ours}
 
 
@@ -98,29 +102,12 @@ def draw_videos(num_videos: int, *, resamples: int, seed: int) -> Ints:
 
 def resample_figures(protocol: Protocol, scored: ScoredFrames, weights: Ints) -> dict[str, Floats]:
     """Return each figure (S,) with every video counted as often as `weights` (S, V) says; NaN without ground truth."""
-    by_label = [_Label.of(protocol, scored, label) for label in range(1, len(scored.label_names) + 1)]
-    figures = {name: np.full(len(weights), np.nan) for name in protocol.figures}
-    num_right = max((label.most_right() for label in by_label), default=0)
-    at_once = max(1, _CELLS_AT_ONCE // max(num_right, 1))
-    for start in range(0, len(weights), at_once):
-        part = slice(start, start + at_once)
-        columns = weights[part].T.astype(np.float64)  # (V, S)
-        parts = [_LabelValues(protocol, label, columns) for label in by_label]
-        for name, figure in protocol.figures.items():
-            figures[name][part] = _mean_where_known(
-                [values.figure(figure) for values in parts], len(columns.T)
-            )
-    return figures
+    return _resample(protocol, _labels(protocol, scored), weights)
 
 
 def video_names(scored: ScoredFrames) -> list[str]:
     """Return the videos with scored frames, in the order of their first one."""
     return list(dict.fromkeys(video for video, _ in scored.frames))
-
-
-def _videos_of_frames(scored: ScoredFrames) -> Ints:
-    places = {video: place for place, video in enumerate(video_names(scored))}
-    return np.array([places[video] for video, _ in scored.frames], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,69 +117,69 @@ class _Tally:
     right_videos: Ints
     """(R,) in score order."""
     counted: Floats
-    """(R, V) detections of each video that count, past the right one before up to and with this one."""
+    """(R, V) what the detections of each video weigh, past the right one before up to and with this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Label:
     """The matches of one label, and the video of everything."""
 
-    matches: Matches
-    ignored: Flags
-    """(B, G)."""
-    outside: Flags
-    """(B, D'), in score order."""
+    found: LabelMatches
     detection_videos: Ints
     """(D',) in score order."""
     ground_truths: Floats
     """(B, V) those that count."""
 
-    @classmethod
-    def of(cls, protocol: Protocol, scored: ScoredFrames, label: int) -> _Label:
-        """Match one label as the protocol does."""
-        truths = scored.truths.select(np.flatnonzero(scored.truths.labels == label))
-        detections = scored.detections.select(np.flatnonzero(scored.detections.labels == label))
-        bins = list(protocol.size_bins.values())
-        ignored = ignored_ground_truths(truths, bins)
-        matches = match(truths, detections, ignored, protocol.rule)
-        areas = detections.boxes[matches.order, 2] * detections.boxes[matches.order, 3]
-        videos = _videos_of_frames(scored)
-        num_videos = int(videos.max(initial=-1)) + 1
-        counts = [np.bincount(videos[truths.frames[~row]], minlength=num_videos) for row in ignored]
-        return cls(
-            matches=matches,
-            ignored=ignored,
-            outside=np.stack([(areas < low) | (areas > high) for low, high in bins]),
-            detection_videos=videos[detections.frames[matches.order]],
-            ground_truths=np.array(counts, np.float64).reshape(len(bins), num_videos),
-        )
-
-    def right(self, place: int, level: int) -> Flags:
-        """Return which candidates are right: (C,)."""
-        matched = self.matches.ground_truths[place, level]
-        right: Flags = matched != UNMATCHED
-        right[right] = ~self.ignored[place, matched[right]]
-        return right
-
-    def most_right(self) -> int:
-        """Return the largest R that a tally can have."""
-        return len(self.matches.candidates)
+    def matched_and_right(self, place: int, level: int) -> tuple[Flags, Flags]:
+        """Return which candidates are matched, and which of those are right: (C,), (matched,)."""
+        rows = self.found.matches.ground_truths[place, level]
+        is_matched = np.asarray(rows != UNMATCHED)
+        return is_matched, self.found.counted[place, rows[is_matched]]
 
     def tally(self, place: int, level: int) -> _Tally:
         """Count for one bin and one threshold."""
-        right = self.right(place, level)
-        candidates = self.matches.candidates
-        counts = ~self.outside[place]
-        is_matched = self.matches.ground_truths[place, level] != UNMATCHED
-        counts[candidates[is_matched]] = right[is_matched]
-        places = candidates[right]
+        is_matched, right = self.matched_and_right(place, level)
+        matched = self.found.matches.candidates[is_matched]
+        counts = self.found.weights[place].copy()
+        counts[matched] = right
+        places = matched[right]
         counted = np.flatnonzero(counts)
         stretches = np.searchsorted(places, counted, side="left")  # the last is past all right ones
         num_videos = self.ground_truths.shape[1]
         cells = stretches * num_videos + self.detection_videos[counted]
-        histogram = np.bincount(cells, minlength=(len(places) + 1) * num_videos)
-        table = histogram.reshape(len(places) + 1, num_videos)[:-1]
-        return _Tally(self.detection_videos[places], table.astype(np.float64))
+        sums = np.bincount(cells, counts[counted], minlength=(len(places) + 1) * num_videos)
+        table = sums.astype(np.float64).reshape(len(places) + 1, num_videos)
+        return _Tally(self.detection_videos[places], table[:-1])
+
+
+def _labels(protocol: Protocol, scored: ScoredFrames) -> list[_Label]:
+    """Match all labels as the protocol does."""
+    encounters = Encounters(scored.truths, scored.detections, by_label=True)
+    places = {video: place for place, video in enumerate(video_names(scored))}
+    videos = np.array([places[video] for video, _ in scored.frames], np.int64)
+    labels = []
+    for label, found in enumerate(label_matches(protocol, encounters, len(scored.label_names)), start=1):
+        counted = found.counted & (scored.truths.labels == label)
+        numbers = [np.bincount(videos[scored.truths.frames[row]], minlength=len(places)) for row in counted]
+        ground_truths = np.array(numbers, np.float64).reshape(len(protocol.bins), len(places))
+        labels.append(_Label(found, videos[scored.detections.frames[found.matches.order]], ground_truths))
+    return labels
+
+
+def _resample(protocol: Protocol, labels: Sequence[_Label], weights: Ints) -> dict[str, Floats]:
+    """Return each figure under weights (S, V): (S,)."""
+    figures = {name: np.full(len(weights), np.nan) for name in protocol.figures}
+    num_right = max((len(label.found.matches.candidates) for label in labels), default=0)
+    at_once = max(1, _CELLS_AT_ONCE // max(num_right, 1))
+    for start in range(0, len(weights), at_once):
+        part = slice(start, start + at_once)
+        columns = weights[part].T.astype(np.float64)  # (V, S)
+        parts = [_LabelValues(protocol, label, columns) for label in labels]
+        for name, figure in protocol.figures.items():
+            figures[name][part] = _mean_where_known(
+                [values.figure(figure) for values in parts], len(columns.T)
+            )
+    return figures
 
 
 class _LabelValues:
@@ -206,7 +193,7 @@ class _LabelValues:
 
     def figure(self, figure: Figure) -> Floats:
         """Return one figure of this label: (S,), NaN without ground truth."""
-        place = list(self._protocol.size_bins).index(figure.size)
+        place = self._protocol.bins.index(figure.bin)
         thresholds = self._protocol.rule.thresholds
         levels = [i for i, level in enumerate(thresholds) if figure.iou in (None, round(level, 9))]
         if figure.kind == "precision":
@@ -219,27 +206,36 @@ class _LabelValues:
         key = (place, level)
         if key not in self._precision:
             tally = self._label.tally(place, level)
-            points = np.array(self._protocol.recall_points)
-            self._precision[key] = _average_precision(tally, self._weights, self._numbers[place], points)
+            self._precision[key] = _average_precision(
+                self._protocol, tally, self._weights, self._numbers[place]
+            )
         return self._precision[key]
 
     def _recall(self, place: int, level: int, limit: int | None) -> Floats:
-        matches = self._label.matches
-        rank = matches.rank[matches.candidates]
-        found = self._label.right(place, level) & (rank < (np.inf if limit is None else limit))
-        videos = self._label.detection_videos[matches.candidates[found]]
-        counts = np.bincount(videos, minlength=len(self._weights)).astype(np.float64)
-        return np.asarray((counts @ self._weights) / self._numbers[place])
+        matches = self._label.found.matches
+        is_matched, right = self._label.matched_and_right(place, level)
+        places = matches.candidates[is_matched][right]
+        places = places[matches.rank[places] < (np.inf if limit is None else limit)]
+        counts = np.bincount(self._label.detection_videos[places], minlength=len(self._weights))
+        numbers = self._numbers[place] + self._protocol.recall_epsilon
+        return np.asarray((counts.astype(np.float64) @ self._weights) / numbers)
 
 
-def _average_precision(tally: _Tally, weights: Floats, numbers: Floats, recall_points: Floats) -> Floats:
-    """Return the mean, over recall points, of the best precision from there on: (S,), NaN where `numbers` is."""
+def _average_precision(protocol: Protocol, tally: _Tally, weights: Floats, numbers: Floats) -> Floats:
+    """Return the protocol's average precision: (S,), NaN where `numbers` (S,) is.
+
+    Each right detection raises recall, and with it the share of the recall points (or of the area) that is
+    reached; that share has the best precision from there on.
+    """
     found = np.cumsum(weights[tally.right_videos], axis=0)  # (R, S)
     counted = np.cumsum(tally.counted @ weights, axis=0)
     # A right detection of a video that was not drawn repeats the one before at no better precision.
-    precision = found / (counted + np.spacing(1.0))
+    precision = found / (counted + protocol.precision_epsilon)
     best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = np.searchsorted(recall_points, found / numbers, side="right") / len(recall_points)
+    reached = found / (numbers + protocol.recall_epsilon)
+    if not protocol.is_area:
+        points = np.array(protocol.recall_points)
+        reached = np.searchsorted(points, reached, side="right") / len(points)
     average: Floats = (best * np.diff(reached, axis=0, prepend=0.0)).sum(axis=0)
     average[np.isnan(numbers)] = np.nan
     return average
@@ -255,13 +251,15 @@ def _mean_where_known(values: Sequence[Floats], num_resamples: int) -> Floats:
     return means
 
 
-def _has_enough_videos(protocol: Protocol, scored: ScoredFrames) -> dict[str, bool]:
+def _has_enough_videos(protocol: Protocol, labels: Sequence[_Label]) -> dict[str, bool]:
     """Return for each figure whether two videos or more have ground truths that it counts."""
-    ignored = ignored_ground_truths(scored.truths, protocol.size_bins.values())
-    videos = _videos_of_frames(scored)[scored.truths.frames]
-    counts = [len(np.unique(videos[~row])) for row in ignored]
-    of_bin = dict(zip(protocol.size_bins, counts, strict=True))
-    return {name: of_bin[figure.size] >= _FEWEST_VIDEOS for name, figure in protocol.figures.items()}
+    videos = [
+        (sum(label.ground_truths[place] for label in labels) > 0).sum() for place in range(len(protocol.bins))
+    ]
+    enough = {
+        name: bool(number >= _FEWEST_VIDEOS) for name, number in zip(protocol.bins, videos, strict=True)
+    }
+    return {name: enough[figure.bin] for name, figure in protocol.figures.items()}
 
 
 def _interval(values: Floats) -> tuple[float, float] | None:

@@ -17,12 +17,12 @@ AP50; gains do not add up to what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lstfe.evaluation.encounters import Encounters
 from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints, MatchRule, match
 from lstfe.evaluation.records import ScoredFrames
 
@@ -36,7 +36,6 @@ KINDS = (*DETECTION_KINDS, "missed")
 _RULE = MatchRule(thresholds=(FOUND_IOU,), best_only=False, crowd_by_detection=True, max_detections=100)
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 _RIGHT, _NOT_COUNTED = -1, -2
-_DETECTIONS_AT_ONCE = 50_000  # bounds the memory that crowded frames take
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +120,14 @@ def _kinds_of_wrong(scored: ScoredFrames, wrong: Ints) -> tuple[Ints, Ints]:
     """Return the kind of each wrong detection, and the object it is mended onto: two (W,)."""
     own_iou, other_iou = np.zeros(len(wrong)), np.zeros(len(wrong))
     own, other = np.full(len(wrong), UNMATCHED), np.full(len(wrong), UNMATCHED)
-    for places, rows, ious in _overlaps(scored, wrong):
-        is_own = scored.truths.labels[rows] == scored.detections.labels[wrong[places]]
-        for chosen, best_iou, best in ((is_own, own_iou, own), (~is_own, other_iou, other)):
-            keep = _best_rows(places[chosen], rows[chosen], ious[chosen])
-            best_iou[places[chosen][keep]] = ious[chosen][keep]
-            best[places[chosen][keep]] = rows[chosen][keep]
+    encounters = Encounters(scored.truths, scored.detections.select(wrong), by_label=False)
+    pairs = encounters.pairs()
+    pairs = pairs.select(~scored.truths.crowd[pairs.rows])
+    places, rows, ious = encounters.order[pairs.places], pairs.rows, pairs.ious
+    is_own = scored.truths.labels[rows] == scored.detections.labels[wrong[places]]
+    for chosen, best_iou, best in ((is_own, own_iou, own), (~is_own, other_iou, other)):
+        keep = np.flatnonzero(chosen)[_best_rows(places[chosen], rows[chosen], ious[chosen])]
+        best_iou[places[keep]], best[places[keep]] = ious[keep], rows[keep]
     tests = (
         (own_iou >= NEAR_IOU) & (own_iou < FOUND_IOU),
         other_iou >= FOUND_IOU,
@@ -135,32 +136,6 @@ def _kinds_of_wrong(scored: ScoredFrames, wrong: Ints) -> tuple[Ints, Ints]:
     )
     kinds = np.select(tests, range(4), default=DETECTION_KINDS.index("both"))
     return kinds, np.select(tests[:2], (own, other), default=UNMATCHED)
-
-
-def _overlaps(scored: ScoredFrames, rows: Ints) -> Iterator[tuple[Ints, Ints, Floats]]:
-    """Yield (place in `rows`, row of the ground truth, IoU) of the pairs in a frame, crowds left out."""
-    truths, detections = scored.truths, scored.detections
-    by_frame = np.flatnonzero(~truths.crowd)
-    by_frame = by_frame[np.argsort(truths.frames[by_frame], kind="stable")]
-    frames = truths.frames[by_frame]
-    for start in range(0, len(rows), _DETECTIONS_AT_ONCE):
-        part = rows[start : start + _DETECTIONS_AT_ONCE]
-        first = np.searchsorted(frames, detections.frames[part], side="left")
-        counts = np.searchsorted(frames, detections.frames[part], side="right") - first
-        places = np.repeat(np.arange(len(part)), counts)
-        turn = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
-        partners = by_frame[first[places] + turn]
-        yield start + places, partners, _iou(detections.boxes[part[places]], truths.boxes[partners])
-
-
-def _iou(first: Floats, second: Floats) -> Floats:
-    """Return the IoU of paired boxes: (P, 4) xywh, (P, 4) -> (P,)."""
-    sides = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
-    sides = np.maximum(sides - np.maximum(first[:, :2], second[:, :2]), 0.0)
-    intersection = sides.prod(axis=1)
-    union = first[:, 2:].prod(axis=1) + second[:, 2:].prod(axis=1) - intersection
-    ious: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
-    return ious
 
 
 def _best_rows(places: Ints, rows: Ints, ious: Floats) -> Ints:

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
 from lstfe.evaluation.bootstrap import INTERVAL
 from lstfe.evaluation.confusion import NOTHING, SURE_SCORE, confusion_matrix
-from lstfe.evaluation.curves import bin_text, mean_curves
+from lstfe.evaluation.curves import Curves, bin_text, mean_curves
 from lstfe.evaluation.errors import KINDS, break_down, judge
-from lstfe.evaluation.misses import Miss, draw_miss, find_misses, miss_text, records_by_frame
-from lstfe.evaluation.protocols import (
-    Protocol,
-    find_protocol,
-    ignored_ground_truths,
-    precision_recall_by_label,
-)
+from lstfe.evaluation.protocols import ALL, Protocol, find_protocol, precision_recall_by_label
 from lstfe.evaluation.records import DetectionRecord, ScoredFrames, scored_frames
 from lstfe.evaluation.report import charts
 from lstfe.evaluation.report.charts import Series, histogram, line_chart
-from lstfe.evaluation.report.clips import clip_around
-from lstfe.web_page import clip, document, picture, table
+from lstfe.evaluation.report.pictures import show_misses
+from lstfe.web_page import document, table
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Protocol -> figure -> number, as in metrics.json."""
@@ -44,12 +36,19 @@ _STYLE = (
 """
 )
 _FIGURE_TEXTS = {
-    "AP": "mean over IoU thresholds",
+    "AP": "mean over the protocol's thresholds",
     "AP50": "IoU 0.5",
     "AP75": "IoU 0.75",
     "AR1": "recall, 1 detection a frame",
     "AR10": "recall, 10 detections a frame",
     "AR100": "recall, 100 detections a frame",
+}
+_OPERATING_TEXTS = {
+    "recall_at_0_1_fp": "recall at 0.1 false positives a frame",
+    "recall_at_1_fp": "recall at 1 false positive a frame",
+    "F1": "best F1 of all score thresholds",
+    "F1_threshold": "the score threshold of that F1",
+    "fp_per_empty_frame": "false positives a frame without objects, at that threshold",
 }
 _KIND_TEXTS = {
     "localisation": "overlaps an object of its class by 0.1 to 0.5",
@@ -59,15 +58,12 @@ _KIND_TEXTS = {
     "both": "near an object of another class",
     "missed": "objects found by nothing",
 }
-_JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
     """What the report is about."""
 
-    annotations: VideoAnnotations
-    records: Sequence[DetectionRecord]
     scores: Scores
     scored: ScoredFrames
     frame_stride: int
@@ -90,7 +86,7 @@ def write_report(
     Without `store` there are no pictures, and the report says so. The same input gives the same bytes.
     """
     scored = scored_frames(annotations, records, frame_stride=frame_stride)
-    evaluated = Evaluated(annotations, records, scores, scored, frame_stride)
+    evaluated = Evaluated(scores, scored, frame_stride)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *_about(evaluated),
@@ -100,7 +96,7 @@ def write_report(
         *_score_histogram(scored),
         *_errors(scored),
         *_confusion(scored),
-        *_misses(evaluated, store, num_pictures),
+        *show_misses(annotations, records, store, num_pictures=num_pictures, frame_stride=frame_stride),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(document(title, parts, style=_STYLE), encoding="utf-8")
@@ -122,18 +118,20 @@ def _about(evaluated: Evaluated) -> Iterator[str]:
 
 def _scores_table(evaluated: Evaluated) -> Iterator[str]:
     scores = evaluated.scores
-    protocols = {name: find_protocol(name) for name in scores}
-    names = list(dict.fromkeys(name for protocol in protocols.values() for name in protocol.figures))
-    rows = []
-    for name in names:
-        about = _FIGURE_TEXTS.get(name, "")
-        owner = next(protocol for protocol in protocols.values() if name in protocol.figures)
-        about = " · ".join(filter(None, (about, _bin_and_count(owner, name, evaluated.scored))))
-        title = f'{html.escape(name)}<br><span class="faint">{html.escape(about)}</span>'
-        rows.append([title, *(_figure_cell(scores[protocol], name) for protocol in protocols)])
+    texts = {key: about for protocol in scores for key, about in _figure_texts(protocol, scores[protocol])}
+    texts |= {
+        key: about for key, about in _OPERATING_TEXTS.items() if any(key in row for row in scores.values())
+    }
+    rows = [
+        [
+            f'{html.escape(name)}<br><span class="faint">{html.escape(about)}</span>',
+            *(_figure_cell(scores[protocol], name) for protocol in scores),
+        ]
+        for name, about in texts.items()
+    ]
     yield "<h2>Scores</h2>"
     caption = '<span class="faint">Below each figure its 95 % interval.</span>'
-    yield table(["figure", *map(html.escape, protocols)], rows, caption=caption)
+    yield table(["figure", *map(html.escape, scores)], rows, caption=caption)
     yield (
         '<p class="faint">Every column is another protocol: how boxes are matched, and what is averaged. The same '
         "detections get different numbers, so compare within a column. Intervals come from resampling whole videos; "
@@ -142,10 +140,14 @@ def _scores_table(evaluated: Evaluated) -> Iterator[str]:
     )
 
 
-def _bin_and_count(protocol: Protocol, name: str, scored: ScoredFrames) -> str:
-    size = protocol.figures[name].size
-    ignored = ignored_ground_truths(scored.truths, [protocol.size_bins[size]])
-    return f"{bin_text(protocol, size)}, {int((~ignored).sum()):,} objects"
+def _figure_texts(name: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the figures of a protocol, each with what it says and how many objects it rests on."""
+    protocol = find_protocol(name)
+    numbers = figures.get("num_ground_truths_by_bin", {})
+    for key, figure in protocol.figures.items():
+        number = figures["num_ground_truths"] if figure.bin == ALL else numbers[figure.bin]
+        about = (_FIGURE_TEXTS.get(key, ""), bin_text(protocol, figure.bin), f"{number:,} objects")
+        yield key, ", ".join(filter(None, about))
 
 
 def _figure_cell(figures: Mapping[str, Any], name: str) -> str:
@@ -153,7 +155,7 @@ def _figure_cell(figures: Mapping[str, Any], name: str) -> str:
     if value is None:
         return "&ndash;"
     ends = figures.get(name + INTERVAL)
-    between = f'<br><span class="faint">{ends[0]:.3f}&ndash;{ends[1]:.3f}</span>' if ends else ""
+    between = f'<br><span class="faint">{ends[0]:.3f}&ndash;<wbr>{ends[1]:.3f}</span>' if ends else ""
     return f"{value:.3f}{between}"
 
 
@@ -178,17 +180,28 @@ def _curves(evaluated: Evaluated) -> Iterator[str]:
     for name in evaluated.scores:
         protocol = find_protocol(name)
         curves = mean_curves(protocol, precision_recall_by_label(protocol, evaluated.scored))
-        series = [
-            Series(
-                f"{bin_text(protocol, size)}: AP50 {precision.mean():.3f}", protocol.recall_points, precision
-            )
-            for size, precision in curves.items()
-        ]
-        title = f"Precision over recall by {name} at IoU 0.5"
-        chart = line_chart(series, title=title, x_label="recall", y_label="precision")
-        empty = "" if series else " No object, so no curve."
-        yield f"<figure><figcaption>{html.escape(name)}, IoU 0.5.{empty}</figcaption>{chart}</figure>"
+        for what, bins in _bins_by_chart(protocol, curves).items():
+            series = [
+                Series(f"{bin_text(protocol, key)}: AP50 {average:.3f}", protocol.recall_points, precision)
+                for key in bins
+                for precision, average in [curves[key]]
+            ]
+            title = f"Precision over recall by {name} at IoU 0.5{what}"
+            chart = line_chart(series, title=title, x_label="recall", y_label="precision")
+            caption = f"{html.escape(name)}, IoU 0.5{what}"
+            empty = "" if series else ": no object, so no curve"
+            yield f"<figure><figcaption>{caption}{empty}</figcaption>{chart}</figure>"
     yield "</div>"
+
+
+def _bins_by_chart(protocol: Protocol, curves: Curves) -> dict[str, list[str]]:
+    """Return which bins a chart of sizes and one of motion show; only those that there is more than one of."""
+    sizes = [key for key in protocol.size_bins if key in curves]
+    motions = [ALL, *(key for key in protocol.motion_bins if key in curves)]
+    if len(motions) == 1:
+        return {"": sizes}
+    by_motion = {", by motion": motions}
+    return {", by size": sizes, **by_motion} if len(sizes) > 1 else by_motion
 
 
 def _score_histogram(scored: ScoredFrames) -> Iterator[str]:
@@ -266,41 +279,3 @@ def _confusion(scored: ScoredFrames) -> Iterator[str]:
         f"{SURE_SCORE} or more, at IoU 0.5.</span>"
     )
     yield "<h2>Confusion</h2>" + table(["object", *names, f"<i>{NOTHING}</i>"], rows, caption=caption)
-
-
-def _misses(evaluated: Evaluated, store: FrameStore | None, num_pictures: int) -> Iterator[str]:
-    if num_pictures == 0:
-        return
-    yield "<h2>Worst misses</h2>"
-    if store is None:
-        yield "<p>The frames were not given, so there are no pictures here.</p>"
-        return
-    misses = find_misses(
-        evaluated.annotations, evaluated.records, num_misses=num_pictures, frame_stride=evaluated.frame_stride
-    )
-    if not misses:
-        yield "<p>None: every object was found, and nothing else.</p>"
-        return
-    yield (
-        '<p class="faint">Objects that were not found or only weakly, then false detections with high scores. Green: '
-        "ground truth. Orange: detections and their scores. Red: the false detection.</p>"
-    )
-    by_frame = records_by_frame(evaluated.records)
-    yield '<div class="misses">'
-    yield from (_miss_figure(miss, evaluated.annotations, by_frame, store) for miss in misses)
-    yield "</div>"
-
-
-def _miss_figure(
-    miss: Miss,
-    annotations: VideoAnnotations,
-    by_frame: Mapping[tuple[str, int], Sequence[DetectionRecord]],
-    store: FrameStore,
-) -> str:
-    said = f"{miss_text(miss)}: {miss.video}, frame {miss.frame_id}"
-    file = io.BytesIO()
-    strip = draw_miss(miss, annotations, by_frame, store, with_title=False)
-    Image.fromarray(strip).save(file, "JPEG", quality=_JPEG_QUALITY)
-    image = picture(file.getvalue(), f"{said}; the frame before, the frame, the frame after")
-    moving = clip(clip_around(miss, annotations, by_frame, store), f"clip around {said}")
-    return f"<figure><figcaption>{html.escape(said)}</figcaption>{image}{moving}</figure>"
