@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -38,6 +39,7 @@ _DOWN_SECONDS = 60.0
 _PROBE_SECONDS = 3.0
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
 _MAX_DIGEST = 36
+_METRIC_CHARACTERS = re.compile(r"[^\w\-. :/]")  # names of classes are in names of metrics
 
 _Result = TypeVar("_Result")
 Action = Callable[[Any, str], _Result]
@@ -125,6 +127,14 @@ class Run:
 
         self._attempt(copy)
 
+    def log_folder(self, source: Path, folder: str) -> None:
+        """Copy all files of a folder into the run's `folder`."""
+        self._attempt(lambda client, run_id: client.log_artifacts(run_id, str(source), folder))
+
+    def log_data_set(self, name: str, md5: str, *, split: str) -> None:
+        """Note the data that a stage has looked at; the same data again changes nothing."""
+        self._attempt(lambda client, run_id: _log_data_set(client, run_id, name, md5, split=split))
+
     def log_text(self, text: str, name: str) -> None:
         """Store a text as the run's file `name`."""
         self._attempt(lambda client, run_id: client.log_text(run_id, text, name))
@@ -177,7 +187,7 @@ def training_run(config: Config, *, train_key: str, state_dir: Path, data_md5: s
         run_id = remembered if remembered and _exists(client, remembered) else None
         if run_id is None:
             run_id = _create(client, experiment_id, config, {"train.key": train_key, "data.md5": data_md5})
-            _log_data_set(client, run_id, config.data.name, data_md5)
+            _log_data_set(client, run_id, config.data.name, data_md5, split="train")
         state_dir.joinpath(RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
         client.update_run(run_id, status="RUNNING")
         _end_stale_runs(client, experiment_id, train_key, keep=run_id)
@@ -311,7 +321,12 @@ def _log_entries(client: Any, run_id: str, entries: Sequence[Entry]) -> None:
     from mlflow.entities import Metric
 
     metrics = [
-        Metric(name, float(value), int(entry["time"] * 1000), int(entry["iteration"]))
+        Metric(
+            _METRIC_CHARACTERS.sub("_", name),
+            float(value),
+            int(entry["time"] * 1000),
+            int(entry["iteration"]),
+        )
         for entry in entries
         for name, value in entry.items()
         if name not in ("iteration", "time") and isinstance(value, (int, float))
@@ -328,12 +343,14 @@ def _log_params(client: Any, run_id: str, config: Config) -> None:
         client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
 
 
-def _log_data_set(client: Any, run_id: str, name: str, md5: str) -> None:
+def _log_data_set(client: Any, run_id: str, name: str, md5: str, *, split: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = json.dumps({"uri": f"data/prepared/{name}"})
-    data_set = Dataset(name=name, digest=md5[:_MAX_DIGEST], source_type="local", source=source)
-    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+    source = json.dumps({"uri": f"data/prepared/{name}/annotations/{split}.json"})
+    # The whole set has one hash, so it is the name that tells the splits apart.
+    data_set = Dataset(f"{name}-{split}", md5[:_MAX_DIGEST], source_type="local", source=source)
+    context = "training" if split == "train" else "evaluation"
+    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", context)])])
 
 
 def _end_stale_runs(client: Any, experiment_id: str, train_key: str, *, keep: str) -> None:

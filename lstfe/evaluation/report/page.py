@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstfe.data.coco_video import VideoAnnotations
-from lstfe.data.frames import FrameStore
-from lstfe.evaluation.bootstrap import INTERVAL
+from lstfe.evaluation.bootstrap import INTERVAL, video_names
 from lstfe.evaluation.confusion import NOTHING, SURE_SCORE, confusion_matrix
 from lstfe.evaluation.curves import Curves, bin_text, mean_curves
 from lstfe.evaluation.errors import KINDS, break_down, judge
 from lstfe.evaluation.protocols import ALL, Protocol, find_protocol, precision_recall_by_label
-from lstfe.evaluation.records import DetectionRecord, ScoredFrames, scored_frames
+from lstfe.evaluation.records import ScoredFrames
 from lstfe.evaluation.report import charts
 from lstfe.evaluation.report.charts import Series, histogram, line_chart
-from lstfe.evaluation.report.pictures import show_misses
+from lstfe.evaluation.report.pictures import Footage, show_misses
 from lstfe.web_page import document, table
 
 Scores = Mapping[str, Mapping[str, Any]]
@@ -60,64 +57,49 @@ _KIND_TEXTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What the report is about."""
-
-    scores: Scores
-    scored: ScoredFrames
-    frame_stride: int
-
-
 def write_report(
     path: Path,
-    annotations: VideoAnnotations,
-    records: Sequence[DetectionRecord],
+    scored: ScoredFrames,
     scores: Scores,
     *,
-    store: FrameStore | None = None,
-    num_pictures: int = 12,
-    frame_stride: int = 1,
     title: str = "Evaluation",
+    footage: Footage | None = None,
 ) -> Path:
     """Write the report as one HTML file that opens offline, and return its path.
 
     `scores` are those of these detections (protocol -> figure -> number), with intervals where they have them.
-    Without `store` there are no pictures, and the report says so. The same input gives the same bytes.
+    Without `footage` there are no pictures, and the report says so. The same input gives the same bytes.
     """
-    scored = scored_frames(annotations, records, frame_stride=frame_stride)
-    evaluated = Evaluated(scores, scored, frame_stride)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        *_about(evaluated),
-        *_scores_table(evaluated),
+        _about(scored, scores),
+        *_scores_table(scores),
         *_class_tables(scores),
-        *_curves(evaluated),
+        *_curves(scored, scores),
         *_score_histogram(scored),
         *_errors(scored),
         *_confusion(scored),
-        *show_misses(annotations, records, store, num_pictures=num_pictures, frame_stride=frame_stride),
+        *show_misses(footage),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(document(title, parts, style=_STYLE), encoding="utf-8")
     return path
 
 
-def _about(evaluated: Evaluated) -> Iterator[str]:
-    scored = evaluated.scored
-    split = next((figures["split"] for figures in evaluated.scores.values() if figures.get("split")), None)
-    videos = len({video for video, _ in scored.frames})
+def _about(scored: ScoredFrames, scores: Scores) -> str:
+    first = next(iter(scores.values()), {})
+    where = f"Split {html.escape(str(first['split']))}: " if first.get("split") else ""
+    videos = len(video_names(scored))
     objects = int((~scored.truths.crowd).sum())
-    where = f"Split {html.escape(str(split))}: " if split else ""
-    stride = f", every {evaluated.frame_stride}th frame" if evaluated.frame_stride > 1 else ""
-    yield (
-        f"<p>{where}{videos:,} videos, {len(scored.frames):,} frames{stride}, {objects:,} objects, "
+    stride = first.get("frame_stride", 1)
+    every = f" (one of {stride})" if stride > 1 else ""
+    return (
+        f"<p>{where}{videos:,} videos, {len(scored.frames):,} frames{every}, {objects:,} objects, "
         f"{len(scored.detections):,} detections.</p>"
     )
 
 
-def _scores_table(evaluated: Evaluated) -> Iterator[str]:
-    scores = evaluated.scores
+def _scores_table(scores: Scores) -> Iterator[str]:
     texts = {key: about for protocol in scores for key, about in _figure_texts(protocol, scores[protocol])}
     texts |= {
         key: about for key, about in _OPERATING_TEXTS.items() if any(key in row for row in scores.values())
@@ -175,11 +157,11 @@ def _class_tables(scores: Scores) -> Iterator[str]:
         yield table(["class", *map(html.escape, shown), "objects"], rows, caption=html.escape(name))
 
 
-def _curves(evaluated: Evaluated) -> Iterator[str]:
+def _curves(scored: ScoredFrames, scores: Scores) -> Iterator[str]:
     yield '<h2>Precision and recall</h2><div class="charts">'
-    for name in evaluated.scores:
+    for name in scores:
         protocol = find_protocol(name)
-        curves = mean_curves(protocol, precision_recall_by_label(protocol, evaluated.scored))
+        curves = mean_curves(protocol, precision_recall_by_label(protocol, scored))
         for what, bins in _bins_by_chart(protocol, curves).items():
             series = [
                 Series(f"{bin_text(protocol, key)}: AP50 {average:.3f}", protocol.recall_points, precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -18,22 +19,31 @@ from lstfe.web_page import clip, picture
 _JPEG_QUALITY = 82
 
 
-def show_misses(
-    annotations: VideoAnnotations,
-    records: Sequence[DetectionRecord],
-    store: FrameStore | None,
-    *,
-    num_pictures: int,
-    frame_stride: int,
-) -> Iterator[str]:
-    """Yield the part of the page with the worst misses; without `store` it says that there are no pictures."""
-    if num_pictures == 0:
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """What pictures are made of."""
+
+    annotations: VideoAnnotations
+    records: Sequence[DetectionRecord]
+    store: FrameStore
+    num_pictures: int
+    frame_stride: int = 1
+
+
+def show_misses(footage: Footage | None) -> Iterator[str]:
+    """Yield the part of the page with the worst misses; without footage it says that there are no pictures."""
+    if footage is not None and footage.num_pictures == 0:
         return
     yield "<h2>Worst misses</h2>"
-    if store is None:
+    if footage is None:
         yield "<p>The frames were not given, so there are no pictures here.</p>"
         return
-    misses = find_misses(annotations, records, num_misses=num_pictures, frame_stride=frame_stride)
+    misses = find_misses(
+        footage.annotations,
+        footage.records,
+        num_misses=footage.num_pictures,
+        frame_stride=footage.frame_stride,
+    )
     if not misses:
         yield "<p>None: every object was found, and nothing else.</p>"
         return
@@ -41,18 +51,16 @@ def show_misses(
         '<p class="faint">Objects that were not found or only weakly, then false detections with high scores. Green: '
         "ground truth. Orange: detections and their scores. Red: the false detection.</p>"
     )
-    by_frame = records_by_frame(records)
+    by_frame = records_by_frame(footage.records)
     yield '<div class="misses">'
-    yield from (_figure(miss, annotations, by_frame, store) for miss in misses)
+    yield from (_figure(miss, footage, by_frame) for miss in misses)
     yield "</div>"
 
 
 def _figure(
-    miss: Miss,
-    annotations: VideoAnnotations,
-    by_frame: Mapping[tuple[str, int], Sequence[DetectionRecord]],
-    store: FrameStore,
+    miss: Miss, footage: Footage, by_frame: Mapping[tuple[str, int], Sequence[DetectionRecord]]
 ) -> str:
+    annotations, store = footage.annotations, footage.store
     said = f"{miss_text(miss)}: {miss.video}, frame {miss.frame_id}"
     file = io.BytesIO()
     strip = draw_miss(miss, annotations, by_frame, store, with_title=False)

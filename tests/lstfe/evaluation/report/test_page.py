@@ -14,9 +14,10 @@ import pytest
 from lstfe.data.coco_video import CategoryEntry, VideoAnnotations
 from lstfe.data.frames import FrameStore
 from lstfe.evaluation.bootstrap import add_intervals
-from lstfe.evaluation.protocols import PROTOCOLS, score
+from lstfe.evaluation.protocols import PROTOCOLS, score, score_frames
 from lstfe.evaluation.records import DetectionRecord, scored_frames
 from lstfe.evaluation.report.page import write_report
+from lstfe.evaluation.report.pictures import Footage
 
 Scene = tuple[VideoAnnotations, list[DetectionRecord]]
 PHONE, DESK = 390, 1280
@@ -53,13 +54,14 @@ def parse(page: str) -> _Tags:
     return tags
 
 
-def report(scene: Scene, folder: Path, **options: Any) -> str:
-    annotations, records = scene
-    scores: dict[str, dict[str, Any]] = score(annotations, records, PROTOCOLS, split="test")
-    scores = add_intervals(scores, scored_frames(annotations, records), resamples=50, seed=0)
-    return write_report(folder / "report.html", annotations, records, scores, **options).read_text(
-        encoding="utf-8"
-    )
+def report(
+    scene: Scene, folder: Path, store: FrameStore | None = None, num_pictures: int = 12, **options: Any
+) -> str:
+    scored = scored_frames(*scene)
+    scores = add_intervals(score_frames(scored, PROTOCOLS, split="test"), scored, resamples=50, seed=0)
+    if store is not None:
+        options["footage"] = Footage(*scene, store, num_pictures)
+    return write_report(folder / "report.html", scored, scores, **options).read_text(encoding="utf-8")
 
 
 @pytest.fixture
