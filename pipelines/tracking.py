@@ -31,6 +31,8 @@ from pipelines.paths import work_dir
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "lstfe"
+SWEEP = "LSTFE_SWEEP"
+"""Environment variable: the name of the sweep that a training belongs to; its run is then nested below the sweep's."""
 JOURNAL_FILE = "history.jsonl"
 RUN_FILE = "run.json"
 
@@ -39,6 +41,8 @@ _DOWN_SECONDS = 60.0
 _PROBE_SECONDS = 3.0
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
 _MAX_DIGEST = 36
+_SWEEP_PARENT = "sweep.parent"
+_NAME_CHARACTERS = re.compile(r"[^\w\-. ]")  # what may stand in a quoted name of MLflow's filters
 _METRIC_CHARACTERS = re.compile(r"[^\w\-. :/]")  # names of classes are in names of metrics
 
 _Result = TypeVar("_Result")
@@ -231,8 +235,22 @@ def tag_lock(run_file: Path) -> None:
     Store().attempt(tag)
 
 
+def fetch_file(run_id: str, path: str, destination: Path) -> Path | None:
+    """Copy a file of a run into a folder and return where it is; None where the run or MLflow lacks it."""
+
+    def fetch(client: Any, _: str) -> Path | None:
+        if path not in (file.path for file in client.list_artifacts(run_id, str(Path(path).parent))):
+            return None
+        return Path(client.download_artifacts(run_id, path, str(destination)))
+
+    return Store().attempt(fetch)
+
+
 def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
-    """Return finished runs, newest first, as id, started, params, metrics, tags; none without MLflow."""
+    """Return finished runs, newest first, as id, started, params, metrics, tags; none without MLflow.
+
+    The parents of sweeps are left out: they have no scores of their own.
+    """
 
     def find(client: Any, experiment_id: str) -> list[dict[str, Any]]:
         found = client.search_runs(
@@ -250,6 +268,7 @@ def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
                 "tags": dict(run.data.tags),
             }
             for run in found
+            if _SWEEP_PARENT not in run.data.tags
         ]
 
     return Store().attempt(find) or []
@@ -293,6 +312,8 @@ def _create(client: Any, experiment_id: str, config: Config, tags: dict[str, str
     source = {"mlflow.source.name": "pipelines.train"}
     if "git.commit" in origin:
         source["mlflow.source.git.commit"] = origin["git.commit"]
+    if sweep := _NAME_CHARACTERS.sub("_", os.environ.get(SWEEP, "")):
+        source |= {"mlflow.parentRunId": _sweep_parent(client, experiment_id, sweep), "sweep": sweep}
     run = client.create_run(
         experiment_id,
         tags=source | origin | tags,
@@ -301,6 +322,22 @@ def _create(client: Any, experiment_id: str, config: Config, tags: dict[str, str
     run_id = str(run.info.run_id)
     _log_params(client, run_id, config)
     return run_id
+
+
+def _sweep_parent(client: Any, experiment_id: str, sweep: str) -> str:
+    """Return the run that stands above those of a sweep; the first of them makes it."""
+
+    def find() -> list[Any]:
+        of_sweep = f"tags.`{_SWEEP_PARENT}` = '{sweep}'"
+        return list(client.search_runs([experiment_id], of_sweep, order_by=["attributes.start_time ASC"]))
+
+    if not find():
+        made = client.create_run(experiment_id, tags={_SWEEP_PARENT: sweep}, run_name=sweep)
+        client.set_terminated(made.info.run_id, "FINISHED")
+        if (first := find()[0]).info.run_id != made.info.run_id:  # another process was quicker
+            client.delete_run(made.info.run_id)
+        return str(first.info.run_id)
+    return str(find()[0].info.run_id)
 
 
 def _restored(client: Any, experiment_id: str, trained: Path, record: Mapping[str, Any]) -> str:

@@ -252,3 +252,19 @@ def test_a_broken_store_costs_a_warning_and_nothing_else(
     assert run.id is None
     assert "MLflow is not there" in caplog.text
     assert len(read_journal(run.journal)) == 1
+
+
+def test_runs_of_a_sweep_are_nested_below_one_that_only_the_first_makes(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = _train(tmp_path / "alone", 10)
+    monkeypatch.setenv("LSTFE_SWEEP", "it's lr")
+    first, second = (_train(tmp_path / name, 10) for name in ("first", "second"))
+
+    tags = [client.get_run(run.id).data.tags for run in (first, second)]
+    parents = {tag["mlflow.parentRunId"] for tag in tags}
+    assert len(parents) == 1
+    assert client.get_run(parents.pop()).info.run_name == "it_s lr"
+    assert {tag["sweep"] for tag in tags} == {"it_s lr"}
+    assert "mlflow.parentRunId" not in client.get_run(alone.id).data.tags
+    assert {run["id"] for run in finished_runs()} == {alone.id, first.id, second.id}
