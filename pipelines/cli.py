@@ -102,13 +102,26 @@ def score(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Where the report goes: one HTML file.")] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Resamples of the videos for 95 % intervals; 1000 for a report, else 0."),
+    ] = None,
     frame_stride: Annotated[int, typer.Option(min=1, help="Score every n-th frame of each video.")] = 1,
 ) -> None:
     """Score any detector's output by the field's protocols, side by side; docs/evaluation.md."""
     from pipelines.scoring import EVERY, score_files
 
     print(
-        score_files(ground_truth, detections, protocol or [EVERY], output=output, frame_stride=frame_stride)
+        score_files(
+            ground_truth,
+            detections,
+            protocol or [EVERY],
+            output=output,
+            report=report,
+            resamples=resamples,
+            frame_stride=frame_stride,
+        )
     )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lstfe.errors import UserError
+from lstfe.evaluation.bootstrap import INTERVAL, add_intervals
 from lstfe.evaluation.presets import PROTOCOLS
 from lstfe.evaluation.protocols import score_frames
+from lstfe.evaluation.report.page import write_report
 from lstfe.evaluation.score_files import read_scored
 from pipelines.tables import text_table
 
 EVERY = "all"
+_RESAMPLES = 1000
 _COUNTS = ("num_frames", "num_empty_frames", "num_ground_truths", "num_detections")
-_NOT_A_FIGURE = (*_COUNTS, "split", "frame_stride", "num_ground_truths_by_bin", "per_class")
+_NOT_A_FIGURE = (*_COUNTS, "num_videos", "split", "frame_stride", "num_ground_truths_by_bin", "per_class")
 
 
 def score_files(
@@ -24,24 +28,41 @@ def score_files(
     protocols: Sequence[str],
     *,
     output: Path | None = None,
+    report: Path | None = None,
+    resamples: int | None = None,
     frame_stride: int = 1,
 ) -> str:
-    """Score, write metrics.json where `output` says, and return what to print."""
+    """Score, write metrics.json and the report where `output` and `report` say, and return what to print.
+
+    Intervals come from `resamples` resamples of the videos: 1000 for a report unless given, else none.
+    """
     names = list(dict.fromkeys(PROTOCOLS if EVERY in protocols else protocols))
     files = read_scored(ground_truth, detections, frame_stride=frame_stride)
     scores = score_frames(files.frames, names, frame_stride=frame_stride, split=ground_truth.stem)
+    if resamples is None:
+        resamples = _RESAMPLES if report else 0
+    if resamples:
+        scores = add_intervals(scores, files.frames, resamples=resamples, seed=0)
     lines = [figure_table(scores), *_class_tables(scores), "", _counts(scores[names[0]])]
     lines += [f"note: {note}" for note in files.notes]
     if output is not None:
         _write(scores, output)
         lines.append(f"written: {output}")
+    if report is not None:
+        title = f"{detections.name} against {ground_truth.name}"
+        with _writable(report, "the report"):
+            write_report(report, files.frames, scores, title=title)
+        lines.append(f"written: {report}")
     return "\n".join(lines)
 
 
 def figure_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the figures of all presets side by side; "null" without ground truth, "" where there is no such one."""
     names = dict.fromkeys(
-        name for figures in scores.values() for name in figures if name not in _NOT_A_FIGURE
+        name
+        for figures in scores.values()
+        for name in figures
+        if name not in _NOT_A_FIGURE and not name.endswith(INTERVAL)
     )
     rows = [[name, *(_cell(figures, name) for figures in scores.values())] for name in names]
     return text_table(["figure", *scores], rows)
@@ -83,10 +104,14 @@ def _counts(figures: Mapping[str, Any]) -> str:
 
 
 def _write(scores: Mapping[str, Any], output: Path) -> None:
-    try:
+    with _writable(output, "the figures"):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _writable(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise UserError(
-            f"{output}: not writable ({error.strerror}), expected a file for the figures"
-        ) from None
+        raise UserError(f"{path}: not writable ({error.strerror}), expected a file for {what}") from None

@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 INTERVAL = "_interval"
 """What the name of a figure's interval ends in."""
 _FEWEST_VIDEOS = 2
-_CELLS_AT_ONCE = 4_000_000  # bounds memory
+_CELLS_AT_ONCE = 200_000  # what stays near the processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class _Label:
         """Count for one bin and one threshold."""
         is_matched, right = self.matched_and_right(place, level)
         matched = self.found.matches.candidates[is_matched]
-        counts = self.found.weights[place].copy()
+        counts = self.found.weights[place].astype(np.float64)
         counts[matched] = right
         places = matched[right]
         counted = np.flatnonzero(counts)
@@ -168,26 +168,19 @@ def _labels(protocol: Protocol, scored: ScoredFrames) -> list[_Label]:
 
 def _resample(protocol: Protocol, labels: Sequence[_Label], weights: Ints) -> dict[str, Floats]:
     """Return each figure under weights (S, V): (S,)."""
-    figures = {name: np.full(len(weights), np.nan) for name in protocol.figures}
-    num_right = max((len(label.found.matches.candidates) for label in labels), default=0)
-    at_once = max(1, _CELLS_AT_ONCE // max(num_right, 1))
-    for start in range(0, len(weights), at_once):
-        part = slice(start, start + at_once)
-        columns = weights[part].T.astype(np.float64)  # (V, S)
-        parts = [_LabelValues(protocol, label, columns) for label in labels]
-        for name, figure in protocol.figures.items():
-            figures[name][part] = _mean_where_known(
-                [values.figure(figure) for values in parts], len(columns.T)
-            )
-    return figures
+    by_label = [_LabelValues(protocol, label, weights.astype(np.float64)) for label in labels]
+    return {
+        name: _mean_where_known([values.figure(figure) for values in by_label], len(weights))
+        for name, figure in protocol.figures.items()
+    }
 
 
 class _LabelValues:
-    """Precision and recall of one label under weights (V, S), each bin and threshold computed once."""
+    """Precision and recall of one label under weights (S, V), each bin and threshold computed once."""
 
     def __init__(self, protocol: Protocol, label: _Label, weights: Floats) -> None:
         self._protocol, self._label, self._weights = protocol, label, weights
-        numbers = label.ground_truths @ weights  # (B, S)
+        numbers = weights @ label.ground_truths.T  # (S, B)
         self._numbers = np.where(numbers > 0, numbers, np.nan)
         self._precision: dict[tuple[int, int], Floats] = {}
 
@@ -206,9 +199,18 @@ class _LabelValues:
         key = (place, level)
         if key not in self._precision:
             tally = self._label.tally(place, level)
-            self._precision[key] = _average_precision(
-                self._protocol, tally, self._weights, self._numbers[place]
-            )
+            numbers = self._numbers[:, place]
+            at_once = max(1, _CELLS_AT_ONCE // max(len(tally.right_videos), 1))
+            parts = [
+                _average_precision(
+                    self._protocol,
+                    tally,
+                    self._weights[start : start + at_once],
+                    numbers[start : start + at_once],
+                )
+                for start in range(0, len(numbers), at_once)
+            ]
+            self._precision[key] = np.concatenate([np.zeros(0), *parts])
         return self._precision[key]
 
     def _recall(self, place: int, level: int, limit: int | None) -> Floats:
@@ -216,27 +218,28 @@ class _LabelValues:
         is_matched, right = self._label.matched_and_right(place, level)
         places = matches.candidates[is_matched][right]
         places = places[matches.rank[places] < (np.inf if limit is None else limit)]
-        counts = np.bincount(self._label.detection_videos[places], minlength=len(self._weights))
-        numbers = self._numbers[place] + self._protocol.recall_epsilon
-        return np.asarray((counts.astype(np.float64) @ self._weights) / numbers)
+        counts = np.bincount(self._label.detection_videos[places], minlength=self._weights.shape[1])
+        numbers = self._numbers[:, place] + self._protocol.recall_epsilon
+        return np.asarray((self._weights @ counts.astype(np.float64)) / numbers)
 
 
 def _average_precision(protocol: Protocol, tally: _Tally, weights: Floats, numbers: Floats) -> Floats:
-    """Return the protocol's average precision: (S,), NaN where `numbers` (S,) is.
-
-    Each right detection raises recall, and with it the share of the recall points (or of the area) that is
-    reached; that share has the best precision from there on.
-    """
-    found = np.cumsum(weights[tally.right_videos], axis=0)  # (R, S)
-    counted = np.cumsum(tally.counted @ weights, axis=0)
+    """Return the protocol's average precision under weights (S, V): (S,), NaN where `numbers` (S,) is."""
+    found = np.cumsum(weights[:, tally.right_videos], axis=1)  # (S, R)
+    counted = np.cumsum(weights @ tally.counted.T, axis=1)
     # A right detection of a video that was not drawn repeats the one before at no better precision.
     precision = found / (counted + protocol.precision_epsilon)
-    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = found / (numbers + protocol.recall_epsilon)
-    if not protocol.is_area:
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = found / (numbers + protocol.recall_epsilon)[:, None]
+    average: Floats
+    if protocol.is_area:
+        average = (best * np.diff(recall, axis=1, prepend=0.0)).sum(axis=1)
+    else:
+        best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)  # 0 past the last one found
         points = np.array(protocol.recall_points)
-        reached = np.searchsorted(points, reached, side="right") / len(points)
-    average: Floats = (best * np.diff(reached, axis=0, prepend=0.0)).sum(axis=0)
+        average = np.array(
+            [row[np.searchsorted(reached, points)].mean() for row, reached in zip(best, recall, strict=True)]
+        )
     average[np.isnan(numbers)] = np.nan
     return average
 

@@ -92,3 +92,31 @@ def test_an_output_that_cannot_be_written_is_refused(files: tuple[Path, Path], t
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/metrics\.json: not writable"):
         score_files(*files, ["coco"], output=tmp_path / "file" / "metrics.json")
+
+
+def test_a_report_is_written_beside_the_table_and_says_that_it_has_no_pictures(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    report, output = tmp_path / "new" / "report.html", tmp_path / "metrics.json"
+    result = run(files, "--report", str(report), "--output", str(output))
+    assert result.exit_code == 0, result.output
+    assert f"written: {report}" in result.output
+    assert "interval" not in result.output
+    page = report.read_text()
+    assert "<h1>found.json against test.json</h1>" in page
+    assert "The frames were not given" in page
+    figures = json.loads(output.read_text())["coco"]
+    assert (figures["num_videos"], figures["AP50_interval"]) == (1, None)  # one video has no interval
+
+
+def test_intervals_are_there_when_asked_for(files: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "metrics.json"
+    assert run(files, "--output", str(output)).exit_code == 0
+    assert "AP50_interval" not in json.loads(output.read_text())["coco"]
+    assert run(files, "--output", str(output), "--resamples", "20").exit_code == 0
+    assert "AP50_interval" in json.loads(output.read_text())["coco"]
+
+
+def test_a_report_that_cannot_be_written_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a file for the report"):
+        score_files(*files, ["coco"], report=tmp_path)

@@ -233,6 +233,6 @@ def test_a_thousand_resamples_of_twenty_thousand_detections_take_seconds() -> No
     scored = scored_frames(scene, found)
     started = time.perf_counter()
     found_intervals = intervals(COCO, scored, resamples=1000, seed=0)
-    assert time.perf_counter() - started < 30
+    assert time.perf_counter() - started < 60
     assert found_intervals["AP"] is not None
     assert video_names(scored) == [video.name for video in videos]
