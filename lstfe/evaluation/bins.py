@@ -29,9 +29,9 @@ def counted_by_motion(truths: GroundTruths, bins: Iterable[Bin]) -> Flags:
     return counted
 
 
-def size_weights(areas: Floats, bins: Iterable[Bin]) -> Floats:
-    """Return 1 for detections whose own area lies in the bin, else 0: (D,) -> (B, D)."""
-    return np.stack([(low <= areas) & (areas <= high) for low, high in bins]).astype(np.float64)
+def size_weights(areas: Floats, bins: Iterable[Bin]) -> list[Flags]:
+    """Return which detections weigh 1 in each bin as false ones, as their own area lies in it: B times (D,)."""
+    return [(low <= areas) & (areas <= high) for low, high in bins]
 
 
 def motion_weights(encounters: Encounters, pairs: Pairs, counted: Flags, *, by_frame: bool) -> Floats:
@@ -45,24 +45,26 @@ def motion_weights(encounters: Encounters, pairs: Pairs, counted: Flags, *, by_f
     """
     everything = ~encounters.truths.crowd
     weights = np.empty((len(counted), len(encounters.order)))
+    starts = run_starts(pairs.places)
+    meeting = pairs.places[starts]
     for place, inside in enumerate(counted):
         outside = everything & ~inside
-        near, far = _best(pairs, inside, len(encounters.order)), _best(pairs, outside, len(encounters.order))
-        stray = np.full(len(near), inside.sum() / max(everything.sum(), 1))
-        if by_frame:
-            num_inside, num_outside = encounters.sums(inside), encounters.sums(outside)
-            near[num_inside == 0], far[num_outside == 0] = -1.0, -1.0
-            both = (num_inside > 0) & (num_outside > 0)
-            stray[both] = (num_outside / np.maximum(num_inside + num_outside, 1))[both]
-        weights[place] = np.where(near > far, 1.0, np.where(far > near, 0.0, stray))
+        share = inside.sum() / max(everything.sum(), 1)
+        weights[place] = _by_frame(encounters, inside, outside, share) if by_frame else share
+        if len(pairs):
+            near, far = (
+                np.maximum.reduceat(np.where(side[pairs.rows], pairs.ious, 0.0), starts)
+                for side in (inside, outside)
+            )
+            decided = near != far
+            weights[place, meeting[decided]] = (near > far)[decided]
     return weights
 
 
-def _best(pairs: Pairs, chosen: Flags, num_detections: int) -> Floats:
-    """Return each detection's highest IoU with the chosen ground truths, 0 without any: (D,)."""
-    best = np.zeros(num_detections)
-    if len(pairs):
-        starts = run_starts(pairs.places)
-        ious = np.where(chosen[pairs.rows], pairs.ious, 0.0)
-        best[pairs.places[starts]] = np.maximum.reduceat(ious, starts)
-    return best
+def _by_frame(encounters: Encounters, inside: Flags, outside: Flags, share: float) -> Floats:
+    """Return what detections weigh that overlap no object more than others, by the objects of their cell: (D,)."""
+    num_inside, num_outside = encounters.cell_sums(inside), encounters.cell_sums(outside)
+    both = (num_inside > 0) & (num_outside > 0)
+    weights = np.where(num_inside + num_outside > 0, (num_inside > 0).astype(np.float64), share)
+    weights[both] = num_outside[both] / (num_inside + num_outside)[both]
+    return encounters.spread(weights)

@@ -132,7 +132,7 @@ class _Label:
 
     def matched_and_right(self, place: int, level: int) -> tuple[Flags, Flags]:
         """Return which candidates are matched, and which of those are right: (C,), (matched,)."""
-        rows = self.found.matches.ground_truths[place, level]
+        rows = self.found.matches.matched_to(place, level)
         is_matched = np.asarray(rows != UNMATCHED)
         return is_matched, self.found.counted[place, rows[is_matched]]
 

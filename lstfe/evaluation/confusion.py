@@ -30,7 +30,7 @@ def confusion_matrix(scored: ScoredFrames, score_threshold: float) -> Ints:
     matches = match(scored.truths, kept, scored.truths.crowd[None], _RULE)
     nothing = len(scored.label_names)
     matched = np.full(len(matches.order), UNMATCHED)
-    matched[matches.candidates] = matches.ground_truths[0, 0]
+    matched[matches.candidates] = matches.matched_to(0, 0)
     taken = matched != UNMATCHED
     columns = kept.labels[matches.order] - 1
     rows = np.where(taken, scored.truths.labels[matched] - 1, nothing) if len(scored.truths) else nothing

@@ -100,8 +100,8 @@ class Encounters:
         self.truth_cells = truths.frames + (num_frames * truths.labels if by_label else 0)
         """(G,) number of each ground truth's cell."""
         cells = detections.frames + (num_frames * detections.labels if by_label else 0)
-        by_cell = stable_argsort(cells)
-        order = by_cell[np.argsort(-detections.scores[by_cell], kind="stable")]
+        by_frame = stable_argsort(detections.frames)
+        order = by_frame[np.argsort(-detections.scores[by_frame], kind="stable")]
         if by_label:
             order = order[stable_argsort(detections.labels[order])]
         self._truths_by_cell = stable_argsort(self.truth_cells)
@@ -114,6 +114,8 @@ class Encounters:
         """(D,) rows of the detections: by label, score descending, ties by frame, then by row."""
         self.cells = cells[order]
         """(D,) number of each one's cell."""
+        self.scores, self.frames = self.detections.scores[order], self.detections.frames[order]
+        self._across_labels: Ints | None = None
         self._by_cell = stable_argsort(self.cells)
         starts = run_starts(self.cells[self._by_cell])
         self._cell_starts, self._cell_sizes = starts, np.diff(starts, append=len(order))
@@ -136,12 +138,22 @@ class Encounters:
             self._limited[max_detections] = limited
         return self._limited[max_detections]
 
-    def sums(self, values: Flags) -> Ints:
-        """Return how many ground truths of each detection's cell have the value true: (G,) -> (D,)."""
+    def cell_sums(self, values: Flags) -> Ints:
+        """Return how many ground truths of each cell with detections have the value true: (G,) -> (cells,)."""
         up_to = np.append(0, np.cumsum(values[self._truths_by_cell]))
-        sums = np.empty(len(self.order), np.int64)
-        sums[self._by_cell] = np.repeat(up_to[self._lasts] - up_to[self._firsts], self._cell_sizes)
-        return sums
+        return np.asarray(up_to[self._lasts] - up_to[self._firsts])
+
+    def spread(self, values: Floats) -> Floats:
+        """Return for each detection the value of its cell: (cells,) -> (D,)."""
+        spread = np.empty(len(self.order))
+        spread[self._by_cell] = np.repeat(values, self._cell_sizes)
+        return spread
+
+    def across_labels(self) -> Ints:
+        """Return the places in `order`, best score first whatever the label: (D,)."""
+        if self._across_labels is None:
+            self._across_labels = np.argsort(-self.scores, kind="stable")
+        return self._across_labels
 
     def pairs(self, *, grow_px: float = 0.0, crowd_by_detection: bool = False) -> Pairs:
         """Return the pairs that overlap.
@@ -175,6 +187,8 @@ class Encounters:
 
 def stable_argsort(values: Ints) -> Ints:
     """Return the stable sorting order of whole numbers >= 0; NumPy sorts 16 bits at a time by radix."""
+    if (values[1:] >= values[:-1]).all():
+        return np.arange(len(values))
     highest = values.max(initial=0)
     if highest < 1 << 16:
         return np.argsort(values.astype(np.uint16), kind="stable")

@@ -103,7 +103,7 @@ def judge(scored: ScoredFrames) -> Verdicts:
         of_label = truths.select(truth_rows)
         matches = match(of_label, detections.select(rows), of_label.crowd[None], _RULE)
         kinds[rows[matches.order]] = len(DETECTION_KINDS)  # wrong, of a kind still to be found
-        matched = matches.ground_truths[0, 0]
+        matched = matches.matched_to(0, 0)
         taken = matched != UNMATCHED
         finders, found = rows[matches.order[matches.candidates[taken]]], truth_rows[matched[taken]]
         kinds[finders] = np.where(truths.crowd[found], _NOT_COUNTED, _RIGHT)

@@ -1,14 +1,15 @@
 """One greedy matcher of detections with ground truths, for every protocol: NumPy, no loop over detections.
 
 Shapes: G ground truths and D detections over all frames, B bins (of size or motion), T IoU thresholds, P pairs,
-C candidates: detections that overlap some ground truth of their frame enough to be matched at all. All others are
-unmatched whatever the bin and the threshold: nothing of shape (B, T, D) is made.
+C candidates: detections that are matched at some threshold or may be in some bin. All others are unmatched whatever
+the bin and the threshold: nothing of shape (B, T, D) is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -69,7 +70,7 @@ class MatchRule:
     """A ground truth of w x h pixels asks for w*h / ((w + t) * (h + t)) where that is less than the threshold."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Matches:
     """Result of `match`: detections in score order, and what the candidates among them are matched to."""
 
@@ -79,8 +80,41 @@ class Matches:
     """(D',) place of each within its frame, 0 = best."""
     candidates: Ints
     """(C,) places in `order`, ascending."""
-    ground_truths: Rows
-    """(B, T, C) row of the matched ground truth, or UNMATCHED."""
+    common: Rows
+    """(T, C) row of the matched ground truth, or UNMATCHED: of candidates that match alike in every bin."""
+    rivals: Ints
+    """(V,) the other candidates, ascending: they or others of their frame had a choice."""
+    by_bin: Rows
+    """(B, T, V) what those are matched to."""
+
+    @cached_property
+    def ground_truths(self) -> Rows:
+        """(B, T, C) row of the matched ground truth, or UNMATCHED."""
+        matched = np.empty((len(self.by_bin), *self.common.shape), np.int32)
+        matched[:] = self.common
+        matched[:, :, self.rivals] = self.by_bin
+        return matched
+
+    def matched_to(self, place: int, level: int) -> Rows:
+        """Return `ground_truths[place, level]`: (C,)."""
+        if not len(self.rivals):
+            return np.asarray(self.common[level])
+        matched: Rows = self.common[level].copy()
+        matched[self.rivals] = self.by_bin[place, level]
+        return matched
+
+    def part(self, start: int, end: int) -> Matches:
+        """Return the matches of a stretch of `order`."""
+        first, last = np.searchsorted(self.candidates, (start, end)).tolist()
+        begin, stop = np.searchsorted(self.rivals, (first, last)).tolist()
+        return Matches(
+            self.order[start:end],
+            self.rank[start:end],
+            self.candidates[first:last] - start,
+            self.common[:, first:last],
+            self.rivals[begin:stop] - first,
+            self.by_bin[:, :, begin:stop],
+        )
 
 
 def match(truths: GroundTruths, detections: ScoredBoxes, ignored: Flags, rule: MatchRule) -> Matches:
@@ -105,15 +139,15 @@ def match_encounters(encounters: Encounters, ignored: Flags, rule: MatchRule) ->
     of_pair = (np.cumsum(is_candidate) - 1)[pairs.places]
     contested = _contested(pairs, encounters.truth_cells)
     alone = Pairs(of_pair[~contested], pairs.rows[~contested], pairs.ious[~contested])
-    matched = np.empty((len(ignored), len(needed), len(candidates)), np.int32)
-    matched[:] = _take_first(alone, needed, encounters.truths.crowd, len(candidates))
-    rivals = Pairs(of_pair[contested], pairs.rows[contested], pairs.ious[contested])
-    if len(rivals):
-        taking = np.unique(rivals.places)
-        rivals = Pairs(np.searchsorted(taking, rivals.places), rivals.rows, rivals.ious)
-        turns = encounters.rank[candidates[taking]]
-        matched[:, :, taking] = _take_turns(rivals, turns, needed, encounters.truths.crowd, ignored, rule)
-    return Matches(encounters.order, encounters.rank, candidates, matched)
+    common = _take_first(alone, needed, encounters.truths.crowd, len(candidates))
+    rivals = np.unique(of_pair[contested])
+    choices = Pairs(np.searchsorted(rivals, of_pair[contested]), pairs.rows[contested], pairs.ious[contested])
+    turns = encounters.rank[candidates[rivals]]
+    by_bin = _take_turns(choices, turns, needed, encounters.truths.crowd, ignored, rule)
+    taking = (common != UNMATCHED).any(axis=0)
+    taking[rivals] = True
+    rivals = (np.cumsum(taking) - 1)[rivals]
+    return Matches(encounters.order, encounters.rank, candidates[taking], common[:, taking], rivals, by_bin)
 
 
 def _needed(truths: GroundTruths, rule: MatchRule) -> Floats:
@@ -189,7 +223,7 @@ def _by_turn(turns: Ints) -> Iterator[Ints]:
     """Yield the pairs of each turn, in their order."""
     by_turn = stable_argsort(turns)
     edges = np.append(run_starts(turns[by_turn]), len(turns))
-    for start, end in pairwise(edges):
+    for start, end in pairwise(edges.tolist()):
         yield by_turn[start:end]
 
 

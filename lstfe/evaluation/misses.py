@@ -170,7 +170,7 @@ def _match_all(scored: ScoredFrames) -> tuple[Ints, Flags]:
         truth_rows, rows = (np.flatnonzero(column.labels == label) for column in (truths, detections))
         of_label = truths.select(truth_rows)
         matches = match(of_label, detections.select(rows), of_label.crowd[None], VOC07.rule)
-        matched = matches.ground_truths[0, 0]
+        matched = matches.matched_to(0, 0)
         taken = matched != UNMATCHED
         finders = rows[matches.order[matches.candidates[taken]]]
         is_false[finders] = False

@@ -18,7 +18,7 @@ FALSE_POSITIVE_RATES = {"recall_at_0_1_fp": 0.1, "recall_at_1_fp": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class JudgedDetections:
-    """Detections and what became of them, at one IoU threshold; one that is neither does not count."""
+    """Detections, best score first, and what became of them; one that is neither right nor wrong does not count."""
 
     scores: Floats
     frames: Ints
@@ -38,11 +38,10 @@ def operating_figures(
     names = (*FALSE_POSITIVE_RATES, "F1", "F1_threshold", "fp_per_empty_frame")
     if num_ground_truths == 0:
         return dict.fromkeys(names)
-    order = np.argsort(-detections.scores, kind="stable")
-    scores = detections.scores[order]
+    scores = detections.scores
     passed = np.flatnonzero(np.append(scores[1:] != scores[:-1], [True] * bool(len(scores))))
-    right = np.cumsum(detections.right[order])[passed]
-    wrong = np.cumsum(detections.wrong[order])[passed]
+    right = np.cumsum(detections.right)[passed]
+    wrong = np.cumsum(detections.wrong)[passed]
     figures: list[float | None] = []
     for rate in FALSE_POSITIVE_RATES.values():
         allowed = np.searchsorted(wrong, rate * num_frames, side="right")
@@ -54,6 +53,6 @@ def operating_figures(
     threshold = float(scores[passed[f1.argmax()]])
     empty = np.ones(num_frames, bool)
     empty[truth_frames] = False
-    alarms = int((empty[detections.frames] & (detections.scores >= threshold)).sum())
+    alarms = int(np.count_nonzero(empty[detections.frames[: passed[f1.argmax()] + 1]]))
     on_empty = alarms / int(empty.sum()) if empty.any() else None
     return dict(zip(names, (*figures, best, threshold, on_empty), strict=True))

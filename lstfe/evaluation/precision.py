@@ -25,8 +25,8 @@ class LabelMatches:
     """(B, G) ground truths that count, by the rows that `matches` names."""
     num_ground_truths: Ints
     """(B,) how many of this label count."""
-    weights: Floats
-    """(B, D') in score order: how much a detection weighs as a false one while it is unmatched, 0..1."""
+    weights: Sequence[Floats | Flags]
+    """B times (D',) in score order: how much a detection weighs as a false one while it is unmatched, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,10 @@ def precision_and_recall(
     A detection matched to a ground truth that does not count is neither right nor wrong. `limits`: detections
     used per frame, None = all. The epsilons are what a protocol's tool adds to the denominators.
     """
-    num_bins, num_levels, _ = label.matches.ground_truths.shape
+    num_bins, num_levels = len(label.counted), len(label.matches.common)
     precision = np.full((num_bins, num_levels, len(recall_points)), np.nan)
     recall = np.full((num_bins, num_levels, len(limits)), np.nan)
     area = np.full((num_bins, num_levels), np.nan)
-    most = np.array([np.inf if limit is None else limit for limit in limits])
     for b in np.flatnonzero(label.num_ground_truths).tolist():
         number = label.num_ground_truths[b]
         recalls = np.arange(1, number + 1) / (number + recall_epsilon)
@@ -71,7 +70,8 @@ def precision_and_recall(
             precision[b, t] = np.append(best, 0.0)[np.minimum(needed, len(best))]
             area[b, t] = best.sum() / (number + recall_epsilon)
             rank = label.matches.rank[places]
-            recall[b, t] = (rank < most[:, None]).sum(axis=1) / (number + recall_epsilon)
+            within = [len(rank) if limit is None else np.count_nonzero(rank < limit) for limit in limits]
+            recall[b, t] = np.array(within) / (number + recall_epsilon)
     return PrecisionRecall(precision, recall, label.num_ground_truths, area)
 
 
@@ -81,13 +81,15 @@ def _right_and_wrong(label: LabelMatches, b: int) -> list[tuple[Ints, Floats]]:
     Precision peaks at right detections, so no other place is needed.
     """
     candidates, counted = label.matches.candidates, label.counted[b]
-    weights = label.weights[b, candidates]
-    before = np.cumsum(label.weights[b])[candidates]
+    weights = label.weights[b][candidates]
+    before = np.cumsum(label.weights[b], dtype=np.float64)[candidates]
     found = []
-    for rows in label.matches.ground_truths[b]:
+    for level in range(len(label.matches.common)):
+        rows = label.matches.matched_to(b, level)
         matched = np.flatnonzero(rows != UNMATCHED)
-        right = counted[rows[matched]]
+        right = np.flatnonzero(counted[rows[matched]])
         # All detections were taken for wrong ones in `before`; the matched ones are not.
-        wrong = before[matched] - np.cumsum(weights[matched])
-        found.append((candidates[matched[right]], wrong[right]))
+        matched_before = np.cumsum(weights[matched], dtype=np.float64)[right]
+        matched = matched[right]
+        found.append((candidates[matched], before[matched] - matched_before))
     return found

@@ -10,8 +10,8 @@ import numpy as np
 
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.evaluation.bins import counted_by_motion, counted_by_size, motion_weights, size_weights
-from lstfe.evaluation.encounters import Encounters, Flags, Ints
-from lstfe.evaluation.matching import UNMATCHED, Matches, match_encounters
+from lstfe.evaluation.encounters import Encounters, Flags, Floats, Ints
+from lstfe.evaluation.matching import UNMATCHED, match_encounters
 from lstfe.evaluation.operating import JudgedDetections, operating_figures
 from lstfe.evaluation.precision import LabelMatches, PrecisionRecall, precision_and_recall
 from lstfe.evaluation.presets import (
@@ -78,7 +78,7 @@ def score_frames(
         "split": split,
         "frame_stride": frame_stride,
         "num_frames": len(scored.frames),
-        "num_empty_frames": len(scored.frames) - len(np.unique(scored.truths.frames)),
+        "num_empty_frames": len(scored.frames) - int(np.count_nonzero(np.bincount(scored.truths.frames))),
         "num_ground_truths": int((~scored.truths.crowd).sum()),
         "num_detections": len(scored.detections),
     }
@@ -110,17 +110,17 @@ def label_matches(protocol: Protocol, encounters: Encounters, num_labels: int) -
     counted = np.concatenate([counted_by_size(truths, protocol.size_bins.values()), by_motion])
     matches = match_encounters(encounters, ~counted, protocol.rule)
     sizes = encounters.detections.boxes[:, 2:].prod(axis=1)[order]
-    weights = size_weights(sizes, protocol.size_bins.values())
+    weights: list[Floats | Flags] = [*size_weights(sizes, protocol.size_bins.values())]
     if len(by_motion):
         rule = protocol.rule
         pairs = encounters.pairs(grow_px=rule.grow_px, crowd_by_detection=rule.crowd_by_detection)
-        by_motion_weights = motion_weights(encounters, pairs, by_motion, by_frame=protocol.strays_by_frame)
-        weights = np.concatenate([weights, by_motion_weights])
+        weights += [*motion_weights(encounters, pairs, by_motion, by_frame=protocol.strays_by_frame)]
     starts = np.searchsorted(encounters.detections.labels[order], np.arange(1, num_labels + 2))
     found = []
     for label, (start, end) in enumerate(pairwise(starts.tolist()), start=1):
         numbers = counted[:, truths.labels == label].sum(axis=1)
-        found.append(LabelMatches(_part(matches, start, end), counted, numbers, weights[:, start:end]))
+        of_label = [weight[start:end] for weight in weights]
+        found.append(LabelMatches(matches.part(start, end), counted, numbers, of_label))
     return found
 
 
@@ -140,17 +140,6 @@ def average_over_labels(
     return float(np.mean(present)) if present else None
 
 
-def _part(matches: Matches, start: int, end: int) -> Matches:
-    """Return the matches of a stretch of `order`."""
-    first, last = np.searchsorted(matches.candidates, (start, end))
-    return Matches(
-        matches.order[start:end],
-        matches.rank[start:end],
-        matches.candidates[first:last] - start,
-        matches.ground_truths[:, :, first:last],
-    )
-
-
 def _accumulate(protocol: Protocol, labels: Iterable[LabelMatches]) -> list[PrecisionRecall]:
     return [
         precision_and_recall(
@@ -165,62 +154,67 @@ def _accumulate(protocol: Protocol, labels: Iterable[LabelMatches]) -> list[Prec
 
 
 def _figures(protocol: Protocol, scored: ScoredFrames, encounters: Encounters) -> dict[str, Any]:
+    encounters = encounters.limited(protocol.rule.max_detections)
     labels = label_matches(protocol, encounters, len(scored.label_names))
     curves = _accumulate(protocol, labels)
-    figures: dict[str, Any] = {
-        name: average_over_labels(curves, protocol, figure) for name, figure in protocol.figures.items()
-    }
-    figures |= _operating_figures(scored, labels)
-    if len(protocol.bins) > 1:
-        figures["num_ground_truths_by_bin"] = _by_bin(
-            protocol, np.sum([curve.num_ground_truths for curve in curves], axis=0)
-        )
+    together, by_label = _operating_figures(scored, encounters, labels)
+    numbers = np.sum([curve.num_ground_truths for curve in curves], axis=0)
+    figures = {name: average_over_labels(curves, protocol, of) for name, of in protocol.figures.items()}
+    found: dict[str, Any] = {**figures, **together, **_by_bin(protocol, numbers)}
     if len(curves) > 1:
-        figures["per_class"] = {
-            name: _class_figures(protocol, scored, label, curve)
-            for name, label, curve in zip(scored.label_names, labels, curves, strict=True)
+        found["per_class"] = {
+            name: _class_figures(protocol, curve) | operating | _by_bin(protocol, curve.num_ground_truths)
+            for name, curve, operating in zip(scored.label_names, curves, by_label, strict=True)
         }
-    return figures
+    return found
 
 
-def _class_figures(
-    protocol: Protocol, scored: ScoredFrames, label: LabelMatches, curve: PrecisionRecall
-) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+def _class_figures(protocol: Protocol, curve: PrecisionRecall) -> dict[str, Any]:
+    figures = {
         name: average_over_labels([curve], protocol, protocol.figures[name])
         for name in protocol.class_figures
     }
-    figures |= _operating_figures(scored, [label])
-    figures["num_ground_truths"] = int(curve.num_ground_truths[0])
-    if len(protocol.bins) > 1:
-        figures["num_ground_truths_by_bin"] = _by_bin(protocol, curve.num_ground_truths)
-    return figures
+    return {**figures, "num_ground_truths": int(curve.num_ground_truths[0])}
 
 
-def _by_bin(protocol: Protocol, numbers: Ints) -> dict[str, int]:
+def _by_bin(protocol: Protocol, numbers: Ints) -> dict[str, dict[str, int]]:
     counts = dict(zip(protocol.bins, numbers.tolist(), strict=True))
     del counts[ALL]
-    return counts
+    return {"num_ground_truths_by_bin": counts} if counts else {}
 
 
-def _operating_figures(scored: ScoredFrames, labels: Sequence[LabelMatches]) -> dict[str, float | None]:
+Operating = dict[str, float | None]
+
+
+def _operating_figures(
+    scored: ScoredFrames, encounters: Encounters, labels: Sequence[LabelMatches]
+) -> tuple[Operating, list[Operating]]:
+    """Return the operating figures of all labels together, and of each."""
     judged = [_judge(label) for label in labels]
-    rows, right, wrong = (np.concatenate(columns) for columns in zip(*judged, strict=True))
-    return operating_figures(
-        JudgedDetections(scored.detections.scores[rows], scored.detections.frames[rows], right, wrong),
-        num_ground_truths=sum(int(label.num_ground_truths[0]) for label in labels),
-        truth_frames=scored.truths.frames,
-        num_frames=len(scored.frames),
-    )
+    right, wrong = (np.concatenate(columns) for columns in zip(*judged, strict=True))
+    numbers = [int(label.num_ground_truths[0]) for label in labels]
+    ends = np.cumsum([0, *(len(of_label) for of_label, _ in judged)]).tolist()
+    stretches: list[Ints | slice] = [slice(start, end) for start, end in pairwise(ends)]
+    found = [
+        operating_figures(
+            JudgedDetections(encounters.scores[which], encounters.frames[which], right[which], wrong[which]),
+            num_ground_truths=number,
+            truth_frames=scored.truths.frames,
+            num_frames=len(scored.frames),
+        )
+        for which, number in zip(
+            [encounters.across_labels(), *stretches], [sum(numbers), *numbers], strict=True
+        )
+    ]
+    return found[0], found[1:]
 
 
-def _judge(label: LabelMatches) -> tuple[Ints, Flags, Flags]:
-    """Return the rows of a label's detections, and which are right and wrong at the lowest threshold."""
+def _judge(label: LabelMatches) -> tuple[Flags, Flags]:
+    """Return which of a label's detections are right and wrong at the lowest threshold."""
     matches = label.matches
-    rows = matches.ground_truths[0, 0]
+    rows = matches.matched_to(0, 0)
     matched = rows != UNMATCHED
-    wrong = np.ones(len(matches.order), bool)
-    wrong[matches.candidates[matched]] = False
-    right = np.zeros(len(matches.order), bool)
+    right, wrong = np.zeros(len(matches.order), bool), np.ones(len(matches.order), bool)
     right[matches.candidates[matched]] = label.counted[0, rows[matched]]
-    return matches.order, right, wrong
+    wrong[matches.candidates[matched]] = False
+    return right, wrong

@@ -52,19 +52,23 @@ def read_scored(ground_truth: Path, detections: Path, *, frame_stride: int = 1) 
     Scored is every `frame_stride`-th frame of each video, counted from the first that the file lists.
     """
     with without_collection():
-        content = read_json(ground_truth)
-        if not isinstance(content, Mapping):
-            raise ScoreFileError(
-                f"{ground_truth}: not an object with images, annotations and categories; "
-                "a list of detections goes to --detections"
-            )
-        images = _read_images(content, ground_truth, frame_stride)
-        categories = section(content, "categories", ground_truth)
-        labels = {category: label for label, category in enumerate(categories.unique("id"), start=1)}
-        names = [str(row.get("name", row["id"])) for row in categories.rows]
-        objects = section(content, "annotations", ground_truth)
-        truths, truth_rows = _read_truths(objects, images, labels)
-        found, rows = _read_detections(detections, images, labels, names)
+        return _read(ground_truth, detections, frame_stride)
+
+
+def _read(ground_truth: Path, detections: Path, frame_stride: int) -> ScoredFiles:
+    content = read_json(ground_truth)
+    if not isinstance(content, Mapping):
+        raise ScoreFileError(
+            f"{ground_truth}: not an object with images, annotations and categories; "
+            "a list of detections goes to --detections"
+        )
+    images = _read_images(content, ground_truth, frame_stride)
+    categories = section(content, "categories", ground_truth)
+    labels = {category: label for label, category in enumerate(categories.unique("id"), start=1)}
+    names = [str(row.get("name", row["id"])) for row in categories.rows]
+    objects = section(content, "annotations", ground_truth)
+    truths, truth_rows = _read_truths(objects, images, labels)
+    found, rows = _read_detections(detections, images, labels, names)
     frames = ScoredFrames(images.frames, names, truths, truth_rows, found, rows)
     return ScoredFiles(frames, _notes(objects, images, frames))
 

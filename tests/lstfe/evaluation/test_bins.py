@@ -45,7 +45,8 @@ def test_crowds_and_unknown_motion_are_in_no_bin() -> None:
 
 
 def test_sizes_include_both_ends() -> None:
-    assert size_weights(np.array([99.0, 100.0, 101.0]), [(0, 100), (100, 200)]).tolist() == [
+    weights = size_weights(np.array([99.0, 100.0, 101.0]), [(0, 100), (100, 200)])
+    assert [row.tolist() for row in weights] == [
         [1, 1, 0],
         [0, 1, 1],
     ]

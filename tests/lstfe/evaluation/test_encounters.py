@@ -104,7 +104,7 @@ def test_ground_truths_of_a_detection_s_cell_are_counted() -> None:
         sum((truths.frames == found.frames[row]) & (truths.labels == found.labels[row]) & truths.crowd)
         for row in scene.order
     ]
-    assert scene.sums(truths.crowd).tolist() == expected
+    assert scene.spread(scene.cell_sums(truths.crowd)).tolist() == expected
 
 
 @pytest.mark.parametrize("highest", [9, 70_000, 1 << 40])

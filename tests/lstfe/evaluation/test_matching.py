@@ -124,6 +124,20 @@ def test_matches_equal_the_slow_loop(rule: MatchRule, seed: int) -> None:
             assert as_dictionary(matches, size, level) == expected
 
 
+def test_a_bin_s_and_a_stretch_s_matches_are_those_of_the_whole() -> None:
+    truths, detections = random_tables(4)
+    matches = match(truths, detections, two_bins(truths), COCO_RULE)
+    assert 0 < len(matches.rivals) <= len(matches.candidates)
+    whole = matches.ground_truths
+    for size, level in ((0, 0), (1, 1)):
+        assert matches.matched_to(size, level).tolist() == whole[size, level].tolist()
+    part = matches.part(20, 90)
+    inside = (matches.candidates >= 20) & (matches.candidates < 90)
+    assert part.order.tolist() == matches.order[20:90].tolist()
+    assert part.candidates.tolist() == (matches.candidates[inside] - 20).tolist()
+    assert part.ground_truths.tolist() == whole[:, :, inside].tolist()
+
+
 def test_only_the_best_detections_of_a_frame_are_used() -> None:
     truths, detections = random_tables(3)
     rule = MatchRule(thresholds=(0.5,), best_only=False, crowd_by_detection=True, max_detections=4)

@@ -13,7 +13,7 @@ R, W, N = "right", "wrong", "neither"
 def figures(
     rows: list[tuple[float, int, str]], *, num_ground_truths: int, num_frames: int = 10, truth_frames: int = 5
 ) -> dict[str, float | None]:
-    """Rows are (score, frame, verdict); the first `truth_frames` frames have objects."""
+    """Rows are (score, frame, verdict), best first; the first `truth_frames` frames have objects."""
     detections = JudgedDetections(
         np.array([score for score, *_ in rows], np.float64),
         np.array([frame for _, frame, _ in rows], np.int64),

@@ -28,7 +28,9 @@ def accumulate(
         order=np.arange(number),
         rank=np.zeros(number, np.int64),
         candidates=np.flatnonzero(np.array(found, np.int64) != UNMATCHED),
-        ground_truths=np.array([[[truth for truth in found if truth != UNMATCHED]]], np.int32),
+        common=np.array([[truth for truth in found if truth != UNMATCHED]], np.int32),
+        rivals=np.zeros(0, np.int64),
+        by_bin=np.zeros((1, 1, 0), np.int32),
     )
     counted = ~np.isin(np.arange(num_truths), ignored)[None]
     weights = np.ones((1, number))
