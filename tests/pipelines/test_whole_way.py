@@ -160,7 +160,14 @@ def test_every_stage_leaves_what_the_next_ones_and_people_need(reproduced: Path)
             "run.json",
             "history.jsonl",
         ],
-        "artifacts/evaluated": ["metrics.json", "detections.json", "plots", "pictures"],
+        "artifacts/evaluated": [
+            "metrics.json",
+            "errors.json",
+            "report.html",
+            "detections.json",
+            "plots",
+            "pictures",
+        ],
         "artifacts/exported": ["backbone.onnx", "parity.json"],
         "artifacts/deployed": ["manifest.json", "weights.safetensors", "config.yaml", "labels.json"],
     }
