@@ -44,7 +44,8 @@ class DetectionRun:
     def message(self) -> str:
         """Say in one line what there is and where."""
         begin = "stopped early: " if self.stopped else ""
-        written = f"{begin}{self.num_frames} frames, {self.num_drawn} detections drawn, {self.num_detections} of any score"
+        found = f"{self.num_drawn} detections drawn, {self.num_detections} of any score"
+        written = f"{begin}{self.num_frames} frames, {found}"
         if self.num_frames == 0:
             return f"{written} -> {self.output_dir / DETECTIONS_FILE}"
         return f"{written} -> {self.output_dir / VIDEO_FILE}, {self.output_dir / DETECTIONS_FILE}"
