@@ -136,14 +136,16 @@ def match_encounters(encounters: Encounters, ignored: Flags, rule: MatchRule) ->
     is_candidate = np.zeros(len(encounters.order), bool)
     is_candidate[pairs.places] = True
     candidates = np.flatnonzero(is_candidate)
-    of_pair = (np.cumsum(is_candidate) - 1)[pairs.places]
-    contested = _contested(pairs, encounters.truth_cells)
-    alone = Pairs(of_pair[~contested], pairs.rows[~contested], pairs.ious[~contested])
-    common = _take_first(alone, needed, encounters.truths.crowd, len(candidates))
-    rivals = np.unique(of_pair[contested])
-    choices = Pairs(np.searchsorted(rivals, of_pair[contested]), pairs.rows[contested], pairs.ious[contested])
-    turns = encounters.rank[candidates[rivals]]
-    by_bin = _take_turns(choices, turns, needed, encounters.truths.crowd, ignored, rule)
+    crowd, ranks = encounters.truths.crowd, encounters.rank[candidates]
+    contested, divided = _contested(pairs, encounters.truth_cells, ignored, rule)
+    numbered = Pairs((np.cumsum(is_candidate) - 1)[pairs.places], pairs.rows, pairs.ious)
+    common = _take_first(numbered.select(~contested), needed, crowd, len(candidates))
+    # Where all bins see the choices alike, what the first does is what all do.
+    agreeing, taken = _take_turns(
+        numbered.select(contested & ~divided), ranks, needed, crowd, ignored[:1], rule
+    )
+    common[:, agreeing] = taken[0]
+    rivals, by_bin = _take_turns(numbered.select(divided), ranks, needed, crowd, ignored, rule)
     taking = (common != UNMATCHED).any(axis=0)
     taking[rivals] = True
     rivals = (np.cumsum(taking) - 1)[rivals]
@@ -170,14 +172,25 @@ def _first_best(pairs: Pairs) -> Pairs:
     return pairs.select(by_overlap[starts])
 
 
-def _contested(pairs: Pairs, truth_cells: Ints) -> Flags:
-    """Return which pairs lie in a cell where some detection has a choice: (P,)."""
-    cells = truth_cells[pairs.rows]
-    starts = run_starts(cells)
-    has_choice = np.zeros(len(pairs), np.int64)
+def _contested(pairs: Pairs, truth_cells: Ints, ignored: Flags, rule: MatchRule) -> tuple[Flags, Flags]:
+    """Return which pairs lie in a cell where some detection has a choice, and in which of these bins disagree.
+
+    They do where some bin counts one ground truth of the cell and not another; where the overlap decides, bins that
+    count none break ties in their own way, so there all are taken to disagree. Two (P,).
+    """
+    starts = run_starts(truth_cells[pairs.rows])
+    lengths = np.diff(starts, append=len(pairs))
+    has_choice = np.zeros(len(pairs), bool)
     has_choice[1:] = pairs.places[1:] == pairs.places[:-1]
-    choices = np.add.reduceat(has_choice, starts) if len(pairs) else has_choice
-    return np.repeat(choices > 0, np.diff(starts, append=len(pairs)))
+    if not has_choice.any():
+        return has_choice, has_choice
+    contested = np.repeat(np.logical_or.reduceat(has_choice, starts), lengths)
+    if not rule.counted_first:
+        return contested, contested
+    firsts = np.repeat(pairs.rows[starts], lengths)
+    differs = np.zeros(len(pairs), bool)
+    differs[contested] = (ignored[:, pairs.rows[contested]] != ignored[:, firsts[contested]]).any(axis=0)
+    return contested, contested & np.repeat(np.logical_or.reduceat(differs, starts), lengths)
 
 
 def _take_first(pairs: Pairs, needed: Floats, crowd: Flags, num_candidates: int) -> Rows:
@@ -197,26 +210,28 @@ def _take_first(pairs: Pairs, needed: Floats, crowd: Flags, num_candidates: int)
 
 
 def _take_turns(
-    pairs: Pairs, turns: Ints, needed: Floats, crowd: Flags, ignored: Flags, rule: MatchRule
-) -> Rows:
-    """Let the candidates choose in turns, one of each cell at a time, best score first: -> (B, T, C).
+    pairs: Pairs, ranks: Ints, needed: Floats, crowd: Flags, ignored: Flags, rule: MatchRule
+) -> tuple[Ints, Rows]:
+    """Let candidates choose in turns, one of each cell at a time, best score first.
 
-    `pairs.places` number the candidates here, `turns` (C,) are their places in their cells.
+    `pairs.places` number all candidates, `ranks` (C,) are their places in their cells. Returns those that the pairs
+    name, ascending, (V,), and what each takes, (B, T, V).
     """
-    matched = np.full((len(ignored), len(needed), len(turns)), UNMATCHED, np.int32)
+    rivals, takers_of_pairs = np.unique(pairs.places, return_inverse=True)
+    matched = np.full((len(ignored), len(needed), len(rivals)), UNMATCHED, np.int32)
     free = np.ones((*matched.shape[:2], len(crowd)), bool)
-    ranking, ranks = _preferences(pairs, ignored, rule)
-    for chosen in _by_turn(turns[pairs.places]):
-        wanted, takers = pairs.rows[chosen], pairs.places[chosen]
+    ranking, preferences = _preferences(pairs, ignored, rule)
+    for chosen in _by_turn(ranks[pairs.places]):
+        wanted, takers = pairs.rows[chosen], takers_of_pairs[chosen]
         starts = run_starts(takers)
         allowed = free[:, :, wanted] & (pairs.ious[chosen] >= needed[:, wanted])  # (B, T, P of this turn)
-        offers = np.where(allowed, ranks[:, None, chosen], 0)
+        offers = np.where(allowed, preferences[:, None, chosen], 0)
         best = np.maximum.reduceat(offers, starts, axis=2)  # one per candidate
         bins, levels, places = np.nonzero(best)
         taken = pairs.rows[ranking[bins, best[bins, levels, places] - 1]]
         matched[bins, levels, takers[starts][places]] = taken
         free[bins, levels, taken] = crowd[taken]
-    return matched
+    return rivals, matched
 
 
 def _by_turn(turns: Ints) -> Iterator[Ints]:

@@ -298,6 +298,17 @@ def test_two_detections_of_one_object_are_one_right_and_one_wrong() -> None:
     }  # fmt: skip
 
 
+def test_what_a_crowd_takes_is_neither_right_nor_wrong_in_any_preset() -> None:
+    box, crowd = (4.0, 4.0, 10.0, 10.0), (40.0, 40.0, 20.0, 20.0)
+    found = [Found(0, 1, crowd, 0.9), Found(0, 1, crowd, 0.8), Found(0, 1, box, 0.7)]
+    scene = scored([Object(0, 1, box, 1.0), Object(0, 1, crowd, 1.0)], found)
+    scene.truths.crowd[1] = True
+    scores = score_frames(scene, PROTOCOLS)
+    assert [scores[name].get("AP50") or scores[name]["AP"] for name in PROTOCOLS] == pytest.approx([1] * 4)
+    assert scores["mega_vid"]["AP50_slow"] == pytest.approx(1)
+    assert {scores[name]["num_ground_truths"] for name in PROTOCOLS} == {1}
+
+
 def test_exactly_0_7_and_0_9_belong_to_two_motion_bins() -> None:
     box = (4.0, 4.0, 10.0, 10.0)
     objects = [Object(0, 1, box, 0.7), Object(1, 1, box, 0.9)]
