@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -22,7 +23,9 @@ from lstfe.model.detector import LSTFENet
 from lstfe.params import save_config
 from lstfe.training.checkpoint import WeightsError, load_newest_checkpoint
 from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
-from lstfe.training.loop import TrainedModel, TrainingError, train
+from lstfe.training.interval import SPEEDS
+from lstfe.training.loop import TrainedModel, train
+from lstfe.training.skipped import TrainingError
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -44,8 +47,7 @@ def train_quietly(config: Config, prepared_dir: Path, checkpoint_dir: Path) -> T
 
 def losses_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """Return what does not depend on the clock."""
-    timings = ("images_per_second", "data_wait_fraction")
-    return [{name: value for name, value in entry.items() if name not in timings} for entry in history]
+    return [{name: value for name, value in entry.items() if name not in SPEEDS} for entry in history]
 
 
 def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -133,9 +135,9 @@ def test_a_line_of_metrics_is_the_mean_over_its_updates(
     assert line["loss"] == pytest.approx(sum(each) / 8)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_sound_checkpoints(
-    tiny_config: Config, tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def broken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of the fifth update is not a number."""
     forward = LSTFENet.forward
 
     def forward_until_update_five(model: LSTFENet, batch: object) -> dict[str, Tensor]:
@@ -145,8 +147,33 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_sound_checkpoin
 
     calls: list[int] = []
     monkeypatch.setattr(LSTFENet, "forward", forward_until_update_five)
-    with pytest.raises(TrainingError, match=r"up to 5: .*loss_classification.*nan.*Lower train\.lr"):
-        train_quietly(tiny_config, tiny_prepared, tmp_path)
+
+
+@pytest.mark.usefixtures("broken_once")
+def test_an_update_that_is_not_finite_is_skipped_counted_and_dumped_with_its_clips(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    trained = train_quietly(with_train(tiny_config, log_every=2), tiny_prepared, tmp_path)
+    counts = {entry["iteration"]: entry["skipped_updates"] for entry in trained.history}
+    assert counts == {2: 0, 3: 0, 4: 0, 6: 1, 8: 1}
+    assert all(math.isfinite(entry["loss"]) for entry in trained.history)
+    assert all(tensor.isfinite().all() for tensor in trained.model.state_dict().values())
+    (record,) = [json.loads(line) for line in (tmp_path / "skipped_updates.jsonl").read_text().splitlines()]
+    assert (record["iteration"], record["rank"]) == (4, 0)
+    assert (record["loss"], record["loss_classification"], record["gradient_norm"]) == ("nan", "nan", "nan")
+    assert record["loss_objectness"] > 0
+    assert [clip["clip"] for clip in record["clips"]] == [8, 9]
+    assert all(len(clip["frames"]) == 5 for clip in record["clips"])
+
+
+@pytest.mark.usefixtures("broken_once")
+def test_past_the_limit_of_skipped_updates_training_stops_and_leaves_sound_checkpoints(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TrainingError, match=r"1 updates .* update 5: .*loss_classification nan.*Lower train\.lr"
+    ):
+        train_quietly(with_train(tiny_config, max_skipped_updates=0), tiny_prepared, tmp_path)
     checkpoint = load_newest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert checkpoint.iteration == 3
@@ -178,7 +205,7 @@ def test_training_goes_on_past_unreadable_clips_counts_and_names_them(
     tiny_config: Config, damaged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = with_limit(tiny_config, 0.9)
-    with caplog.at_level("WARNING", logger="lstfe.training.loop"):
+    with caplog.at_level("WARNING", logger="lstfe.training.skipped"):
         trained = train_quietly(config, damaged, tmp_path / "once")
     pattern = re.compile(
         r"clip \d+ is skipped, another takes its place: \S+Video_001\.zip: frame [29] is damaged"
