@@ -36,6 +36,7 @@ from lstfe.training.determinism import reproducible_cpu
 from lstfe.training.distributed import World, broadcast_from_main, gather_from_all, joined_world
 from lstfe.training.due import is_checkpoint_due, is_report_due, is_validated, is_validation_due
 from lstfe.training.interval import Interval
+from lstfe.training.machine import describe_machine
 from lstfe.training.optimizer import describe_learning_rate, learning_rate
 from lstfe.training.progress import Progress
 from lstfe.training.skipped import SkippedClips, SkippedUpdates, TrainingError
@@ -62,6 +63,8 @@ class TrainedModel:
     """Category of label 1, 2, ..."""
     history: list[dict[str, float]]
     """Every line of metrics and every validation, in order; `iteration` counts updates."""
+    machine: dict[str, str]
+    """Versions and device."""
 
 
 def train(
@@ -99,7 +102,8 @@ def train(
         training.start()
         training.run(progress=progress)
         training.release()
-        return TrainedModel(training.model.eval(), training.label_names, training.history)
+        machine = describe_machine(world)
+        return TrainedModel(training.model.eval(), training.label_names, training.history, machine)
 
 
 class _Training:
