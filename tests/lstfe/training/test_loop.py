@@ -21,7 +21,7 @@ from lstfe.config import Config
 from lstfe.data.frames import FrameStore
 from lstfe.model.detector import LSTFENet
 from lstfe.params import save_config
-from lstfe.training.checkpoint import WeightsError, load_newest_checkpoint
+from lstfe.training.checkpoint import WeightsError, checkpoint_path, load_newest_checkpoint
 from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
 from lstfe.training.interval import SPEEDS
 from lstfe.training.loop import TrainedModel, train
@@ -301,6 +301,100 @@ def test_a_validation_that_was_interrupted_is_made_up_for(
         **arguments,
     )
     assert logged == [({"val_AP50": 0.5}, 3)]
+
+
+# ------------------------------------------------------------------------------------------- recipes
+
+
+def test_the_running_mean_detects_is_saved_and_resumed_and_changes_nothing_about_the_training(
+    undisturbed: tuple[TrainedModel, Path], tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    validated: list[float] = []
+
+    def validate(model: LSTFENet, iteration: int) -> dict[str, float]:
+        validated.append(model.fc0.weight.sum().item())
+        return {"val.coco.AP": 0.5}
+
+    config = with_train(tiny_config, ema_decay=0.9, validation_frames=4)
+    arguments = {
+        "prepared_dir": tiny_prepared,
+        "log": lambda *_: None,
+        "validate": validate,
+        "progress": False,
+    }
+    whole = train(config, checkpoint_dir=tmp_path / "whole", **arguments)
+    assert validated[-1] == whole.model.fc0.weight.sum().item()
+    newest = load_newest_checkpoint(tmp_path / "whole")
+    assert newest is not None
+    assert_same_bits(newest.model, undisturbed[0].model.state_dict())
+    assert not torch.equal(whole.model.fc0.weight, undisturbed[0].model.fc0.weight)
+    stop_after(tmp_path / "whole", tmp_path / "resumed", 6)
+    resumed = train(config, checkpoint_dir=tmp_path / "resumed", **arguments)
+    assert_same_bits(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def stop_after(whole: Path, stopped: Path, iteration: int) -> None:
+    """Copy the checkpoints as a training that got no further than `iteration` would have left them."""
+    shutil.copytree(whole, stopped)
+    for path in stopped.glob("checkpoint_*.pt"):
+        if path > checkpoint_path(stopped, iteration):
+            path.unlink()
+
+
+@pytest.mark.parametrize("scores", [(0.1, 0.9, 0.5), (0.9, 0.9, 0.9), (0.1, 0.5, 0.9)], ids=str)
+def test_the_weights_with_the_highest_validation_figure_can_be_released(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path, scores: tuple[float, ...]
+) -> None:
+    sums: list[float] = []
+
+    def validate(model: LSTFENet, iteration: int) -> dict[str, float]:
+        sums.append(model.fc0.weight.double().sum().item())
+        return {"val.coco.AP": scores[len(sums) - 1]}
+
+    config = with_train(tiny_config, validation_frames=4, validate_every=5, release="val.coco.AP")
+    log = {"log": lambda *_: None, "validate": validate, "progress": False}
+    trained = train(config, prepared_dir=tiny_prepared, checkpoint_dir=tmp_path, **log)
+    assert len(sums) == 3
+    assert trained.model.fc0.weight.double().sum().item() == sums[scores.index(max(scores))]
+
+
+def test_a_figure_that_the_validation_does_not_give_is_refused_with_those_it_gives(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    config = with_train(tiny_config, validation_frames=4, release="val.coco.AP51")
+    arguments = {"log": lambda *_: None, "validate": lambda *_: {"val.coco.AP": 0.5}, "progress": False}
+    with pytest.raises(
+        TrainingError, match=r"val\.coco\.AP51: no such figure, the validation gives val\.coco\.AP\."
+    ):
+        train(config, prepared_dir=tiny_prepared, checkpoint_dir=tmp_path, **arguments)
+
+
+def test_a_warm_start_begins_with_the_files_weights_and_says_how_many(
+    undisturbed: tuple[TrainedModel, Path],
+    tiny_config: Config,
+    tiny_prepared: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    start = undisturbed[1] / "checkpoint_000000008.pt"
+    config = with_train(
+        tiny_config, iterations=1, still_iterations=0, lr=1e-9, warm_start=str(start), ema_decay=0.5
+    )
+    with caplog.at_level("INFO", logger="lstfe.training.loop"):
+        model = train_quietly(config, tiny_prepared, tmp_path).model
+    assert "100.0% of the parameters" in caplog.text
+    for name, expected in undisturbed[0].model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], expected, rtol=0, atol=1e-6)
+
+
+def test_the_log_says_how_the_learning_rate_comes_from_the_batch(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = with_train(tiny_config, iterations=1, still_iterations=0, batch_size=4, lr=0.001)
+    with caplog.at_level("INFO", logger="lstfe.training.loop"):
+        train_quietly(config, tiny_prepared, tmp_path)
+    expected = "learning rate 0.002 at its peak: train.lr 0.001 x train.batch_size 4 / train.lr_batch_size 2"
+    assert expected in caplog.messages
 
 
 # -------------------------------------------------------------------------------------------- resume
