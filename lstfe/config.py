@@ -482,12 +482,43 @@ class TrainConfig:
     """Updates between two validations on the val split; 0 = only at the end."""
     validation_frames: int = 240
     """Most frames that one validation looks at; 0 = no validation."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept: one to go on from, the others to fall back to."""
+    release: str = "last"
+    """Weights that training leaves behind: `last`, or those with the highest value of a validation figure, which is
+    named as in the metrics (`val.coco.AP50`)."""
+    max_skipped_updates: int = 10
+    """Updates whose loss or gradient is not finite are skipped; past this number training stops."""
+    warm_start: str | None = None
+    """Weights to start from (safetensors, a PyTorch state dict or checkpoint): what fits by name and shape is taken."""
+    warm_start_coverage: float = 0.5
+    """Least share of the model's parameters that `warm_start` must fill."""
+    ema_decay: float = 0.0
+    """Detect with a running mean of the weights, of which an update keeps this share (0.999); 0 = with the weights."""
+    image_scales: tuple[float, ...] = (1.0,)
+    """Factors of the model's image sides, of which each update draws one."""
+    compile: bool = False
+    """Compile the backbone (torch.compile), which needs a C++ compiler on the CPU."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "lr_batch_size", "log_every", "checkpoint_every"):
+        positive = ("iterations", "batch_size", "lr_batch_size", "log_every", "checkpoint_every")
+        for name in (*positive, "keep_checkpoints"):
             _require(getattr(self, name) >= 1, f"train.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("num_workers", "warmup_iterations", "validate_every", "validation_frames"):
+        counts = ("num_workers", "warmup_iterations", "validate_every", "validation_frames")
+        for name in (*counts, "max_skipped_updates"):
             _require(getattr(self, name) >= 0, f"train.{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("warm_start_coverage", "ema_decay"):
+            share = getattr(self, name)
+            _require(0 <= share < 1, f"train.{name} must be at least 0 and less than 1, got {share}")
+        _require(
+            bool(self.image_scales) and min(self.image_scales) > 0,
+            f"train.image_scales must be positive numbers, got {self.image_scales}",
+        )
+        _require(
+            self.release == "last" or (self.release.startswith("val.") and self.validation_frames > 0),
+            "train.release must be last or, with train.validation_frames > 0, a figure of the validation "
+            f"(val.coco.AP50), got {self.release!r}",
+        )
         _require(self.lr > 0, f"train.lr must be > 0, got {self.lr}")
         _require(
             0 <= self.still_iterations <= self.iterations,

@@ -1,7 +1,19 @@
-"""How a command of this project ends: exit codes, one-line errors, and SIGTERM as an orderly exit."""
+"""How a command of this project ends: exit codes, one-line errors, and SIGTERM as an orderly exit.
+
+| code | meaning | what then |
+|---|---|---|
+| 0 | done | |
+| 1 | a bug of ours, with a traceback | report it |
+| 2 | the user can mend it | read the line |
+| 75 | the network failed | the flow tries again |
+| 79 | a training was told to stop (SIGTERM) and saved (lstfe/training/stop.py) | the same command goes on |
+| 130 | Ctrl-C; a training has saved | the same command goes on |
+| 143 | ended by SIGTERM; a training goes on from its last checkpoint | |
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -16,6 +28,7 @@ USER_ERROR = 2
 """The user can mend it; the message says how."""
 TEMPORARY_FAILURE = 75
 """The network failed (EX_TEMPFAIL of sysexits.h): the same command may work later, so the flow retries."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError)
 
 
@@ -40,6 +53,10 @@ def run_command(command: Callable[[], None]) -> NoReturn:
         _fail(_one_line(error), TEMPORARY_FAILURE if _is_temporary(error) else USER_ERROR)
     except StageError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _fail(f"{error}; free space and run the command again", USER_ERROR)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

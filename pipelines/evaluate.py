@@ -12,11 +12,11 @@ from lstfe.evaluation.sharding import detect_in_shards
 from lstfe.training.distributed import current_world
 from pipelines.command import run_command
 from pipelines.identity import code_md5, detection_key, files_md5, prepared_md5
-from pipelines.launch import launch_processes
+from pipelines.launch import launch_processes, processes_to_detect
 from pipelines.paths import EVALUATED, PREPARED, work_dir
 from pipelines.tables import FIGURES, read_scores, score_row, text_table
 from pipelines.tracking import continue_run
-from pipelines.trained import RUN, WEIGHTS
+from pipelines.trained import RUN, WEIGHTS, load_config_as_trained
 from pipelines.trained_model import load_trained
 
 logger = logging.getLogger("pipelines.evaluate")
@@ -24,10 +24,15 @@ logger = logging.getLogger("pipelines.evaluate")
 
 def evaluate() -> None:
     """Stream a split through the trained detector, score it, and show where it fails."""
-    launch_processes("pipelines.evaluate")
-    model, config = load_trained()
+    config = load_config_as_trained()
     prepared, wanted = PREPARED / config.data.name, config.evaluate
     annotations, store = load_split(prepared, wanted.split)
+    num_videos, num_frames = len(annotations.images_by_video), len(annotations.images)
+    launch_processes(
+        "pipelines.evaluate",
+        lambda: processes_to_detect(num_videos, num_frames, num_threads=wanted.num_threads),
+    )
+    model, config = load_trained()
     state_dir = work_dir() / "detections" / _detection_key(config)
     records = detect_in_shards(model, config, annotations, store, state_dir=state_dir, progress=_show)
     if records is None:

@@ -17,12 +17,18 @@ from pipelines.paths import LOCK, PIPELINE, PREPARED
 
 # Without data.max_bad_fraction: a training that stopped at unreadable clips goes on once the limit is raised.
 _SECTIONS = ("model", "sampling", "inference", "train")
+_NO_PART = ("num_workers", "keep_checkpoints", "max_skipped_updates")
+"""Keys of `train` that change no weight."""
 
 
 def train_key(config: Config, *, data_md5: str, code_md5: str) -> str:
     """Name the training that parameters, data and code define; the number of processes is no part of it."""
     sections = {name: dataclasses.asdict(getattr(config, name)) for name in _SECTIONS}
-    identity = json.dumps([sections, data_md5, code_md5], sort_keys=True)
+    for key in _NO_PART:
+        del sections["train"][key]
+    start = config.train.warm_start
+    start_md5 = files_md5([Path(start)]) if start else None
+    identity = json.dumps([sections, data_md5, code_md5, start_md5], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

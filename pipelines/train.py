@@ -1,6 +1,7 @@
 """Stage train: data/prepared/NAME -> artifacts/trained.
 
-`LSTFE_NPROC=2` trains in two processes of this machine (torchrun); started by torchrun, this is one of them.
+`LSTFE_NPROC=2` trains in two processes of this machine (torchrun; without it, in one a visible GPU); started by
+torchrun, this is one of them. Exit codes: pipelines/command.py.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ from lstfe.training.distributed import current_world
 from lstfe.training.loop import Validate
 from lstfe.training.loop import train as train_model
 from pipelines.command import run_command
-from pipelines.identity import code_md5, prepared_md5, train_key
-from pipelines.launch import launch_processes
+from pipelines.identity import code_md5, files_md5, prepared_md5, train_key
+from pipelines.launch import launch_processes, micro_batch, processes_to_train
 from pipelines.paths import PARAMS, PREPARED, work_dir
 from pipelines.tables import FIGURES
 from pipelines.tracking import training_run
+from pipelines.trained import WEIGHTS
 from pipelines.trained_model import save_trained
 
 
 def train() -> None:
     """Train, or go on with a training of the same parameters, data and code that was interrupted."""
     config = resolve_method(load_config(PARAMS))
-    launch_processes("pipelines.train")
+    launch_processes("pipelines.train", lambda: processes_to_train(config.train.batch_size))
     prepared = PREPARED / config.data.name
     data_md5 = prepared_md5(config.data.name)
     key = train_key(config, data_md5=data_md5, code_md5=code_md5("train"))
     state_dir = work_dir() / "checkpoints" / key
-    train_on = partial(train_model, config, prepared_dir=prepared, checkpoint_dir=state_dir)
+    train_on = partial(
+        train_model, config, prepared_dir=prepared, checkpoint_dir=state_dir, micro_batch=micro_batch()
+    )
     if not current_world().is_main:
         train_on(log=lambda metrics, iteration: None, validate=None)
         return
@@ -49,9 +53,11 @@ def train() -> None:
         config,
         label_names=trained.label_names,
         history=trained.history,
-        record=record,
+        record=record | {"seed": config.train.seed, "machine": trained.machine},
         journal=run.journal,
     )
+    machine = {f"machine.{name}": value for name, value in trained.machine.items()}
+    run.set_tags(machine | {"weights.md5": files_md5([WEIGHTS])})
     shutil.rmtree(state_dir)
 
 

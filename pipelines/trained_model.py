@@ -15,7 +15,6 @@ from lstfe.training.checkpoint import load_weights, save_weights
 from pipelines import trained
 from pipelines.paths import TRAINED
 
-_SPEEDS = ("images_per_second", "data_wait_fraction")
 History = Sequence[Mapping[str, float]]
 
 
@@ -50,10 +49,12 @@ def load_trained() -> tuple[LSTFENet, Config]:
 
 def last_metrics(history: History) -> dict[str, float]:
     """Return each metric's last value, but for those that tell of the machine's speed."""
+    from lstfe.training.interval import SPEEDS  # here: the stages that only load a model do not depend on it
+
     last: dict[str, float] = {}
     for entry in history:
         last |= entry
-    return {name: value for name, value in last.items() if name not in _SPEEDS}
+    return {name: value for name, value in last.items() if name not in SPEEDS}
 
 
 def _write_losses(history: History) -> None:

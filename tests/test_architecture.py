@@ -70,7 +70,7 @@ TORCH_FREE = (
 )
 MAX_LINES = 450
 LONG_BY_NATURE = {
-    "lstfe/config.py": 600,  # one flat list of settings, each with its sentence
+    "lstfe/config.py": 650,  # one flat list of settings, each with its sentence
 }
 
 Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import pickle
 import zipfile
@@ -20,9 +21,6 @@ from lstfe.data.folders import PARTIAL_PREFIX, new_file
 from lstfe.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-NUM_KEPT = 2
-"""Checkpoints kept: the newest, and one to fall back to."""
 
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -51,6 +49,8 @@ class Checkpoint:
     """Random generators of each rank (`rng_state`)."""
     history: list[dict[str, float]] = field(default_factory=list)
     """What was logged until here, one entry per line of metrics."""
+    mean_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Running means of the parameters; none unless the training keeps them."""
 
 
 # ---------------------------------------------------------------------------------------- checkpoints
@@ -61,17 +61,41 @@ def checkpoint_path(directory: Path, iteration: int) -> Path:
     return directory / f"checkpoint_{iteration:09d}.pt"
 
 
-def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> Path:
-    """Write the checkpoint atomically, then remove all but the newest two."""
+def save_checkpoint(checkpoint: Checkpoint, directory: Path, *, num_kept: int = 2) -> Path:
+    """Write the checkpoint atomically, then remove all but the newest `num_kept`; OSError where the disk is full."""
     directory.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(directory, checkpoint.iteration)
     values = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
     with new_file(path, is_durable=True) as partial:
-        torch.save(values, partial)
+        _save_to(partial, values)
     leftovers = list(directory.glob(f"{PARTIAL_PREFIX}*-checkpoint_*"))  # of a process killed while it wrote
-    for outdated in _oldest_first(directory)[:-NUM_KEPT] + leftovers:
+    for outdated in _oldest_first(directory)[:-num_kept] + leftovers:
         outdated.unlink(missing_ok=True)
     return path
+
+
+class _Watched(io.BufferedWriter):
+    """A file that keeps the first error of writing to it: torch raises another one in its place."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+def _save_to(path: Path, values: dict[str, Any]) -> None:
+    """Write `values`; OSError where the disk is full."""
+    with _Watched(io.FileIO(path, "w")) as file:
+        try:
+            torch.save(values, file)
+        except RuntimeError:
+            if file.error is not None:
+                raise file.error from None
+            raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

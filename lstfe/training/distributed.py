@@ -78,6 +78,11 @@ def current_world(environment: Mapping[str, str] = os.environ) -> World:
     return World(rank=rank, size=size, local_rank=local_rank)
 
 
+def num_visible_gpus() -> int:
+    """Return how many GPUs this process may use, without taking hold of any."""
+    return torch.cuda.device_count()
+
+
 @contextmanager
 def joined_world(timeout: timedelta = DEFAULT_TIMEOUT) -> Iterator[World]:
     """Join the other processes for the length of the block; alone, or already joined, nothing happens."""

@@ -6,23 +6,19 @@ It reports through the functions it is handed (`log`, `validate`) and knows no t
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
-from lstfe.config import Config
+from lstfe.config import Config, TrainConfig
 from lstfe.data.loader import make_loader
 from lstfe.data.prepared import load_split
-from lstfe.data.transforms import collate, jitter_colours
-from lstfe.errors import UserError
 from lstfe.model.detector import LSTFENet
 from lstfe.training.checkpoint import (
     Checkpoint,
@@ -30,16 +26,23 @@ from lstfe.training.checkpoint import (
     load_checkpoint,
     load_newest_checkpoint,
     load_state,
+    load_weights,
     restore_rng_state,
     rng_state,
     save_checkpoint,
+    save_weights,
 )
-from lstfe.training.determinism import clip_seeds, reproducible_cpu, seed_update
+from lstfe.training.determinism import reproducible_cpu
 from lstfe.training.distributed import World, broadcast_from_main, gather_from_all, joined_world
+from lstfe.training.due import is_checkpoint_due, is_report_due, is_validated, is_validation_due
 from lstfe.training.interval import Interval
-from lstfe.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from lstfe.training.precision import multiplies_bf16
+from lstfe.training.machine import describe_machine
+from lstfe.training.optimizer import describe_learning_rate, learning_rate
 from lstfe.training.progress import Progress
+from lstfe.training.skipped import SkippedClips, SkippedUpdates, TrainingError
+from lstfe.training.step import Stepper
+from lstfe.training.stop import StopRequest, ValidationInterrupted, shielded, stop_for
+from lstfe.training.warm_start import warm_start
 from lstfe.types import Clip
 
 logger = logging.getLogger(__name__)
@@ -48,10 +51,6 @@ Log = Callable[[dict[str, float], int], None]
 """Takes metrics and the number of updates done."""
 Validate = Callable[[LSTFENet, int], dict[str, float]]
 """Takes the model in evaluation mode and the number of updates done; returns metrics."""
-
-
-class TrainingError(UserError):
-    """Training cannot start or go on."""
 
 
 @dataclass(slots=True)
@@ -64,6 +63,8 @@ class TrainedModel:
     """Category of label 1, 2, ..."""
     history: list[dict[str, float]]
     """Every line of metrics and every validation, in order; `iteration` counts updates."""
+    machine: dict[str, str]
+    """Versions and device."""
 
 
 def train(
@@ -74,26 +75,35 @@ def train(
     log: Log,
     validate: Validate | None,
     progress: bool = True,
+    micro_batch: int | None = None,
 ) -> TrainedModel:
     """Train on the prepared data set's train split, going on from the newest checkpoint in `checkpoint_dir`.
 
     `config` comes from `resolve_method`. Under torchrun every process calls this alike; `log`, `validate` and
-    the progress run in rank 0 only, and `checkpoint_dir` must be one folder for all. Raises ConfigError when
-    the batch cannot be shared equally by the processes, TrainingError when a loss is not finite or more clips than
-    `data.max_bad_fraction` allows cannot be read.
+    the progress run in rank 0 only, and `checkpoint_dir` must be one folder for all. A process puts at most
+    `micro_batch` clips through the network at a time (None: its share of the batch), which changes rounding alone.
+
+    Raises ConfigError when the batch cannot be shared equally by the processes, WeightsError when `train.warm_start`
+    does not fit, TrainingError when more clips or updates had to be skipped than `data.max_bad_fraction` and
+    `train.max_skipped_updates` allow, TrainingStopped (a SystemExit) after SIGTERM and KeyboardInterrupt after Ctrl-C,
+    once the state is saved. A full disk costs checkpoints, with a warning, and nothing else.
     """
-    with joined_world() as world, reproducible_cpu(world.device):
+    with joined_world() as world, reproducible_cpu(world.device), StopRequest(world) as stop:
         training = _Training(
             config,
             world,
+            stop,
             prepared_dir=prepared_dir,
             checkpoint_dir=checkpoint_dir,
             log=log,
             validate=validate,
+            micro_batch=micro_batch,
         )
-        training.resume()
+        training.start()
         training.run(progress=progress)
-        return TrainedModel(training.model.eval(), training.label_names, training.history)
+        training.release()
+        machine = describe_machine(world)
+        return TrainedModel(training.model.eval(), training.label_names, training.history, machine)
 
 
 class _Training:
@@ -103,11 +113,13 @@ class _Training:
         self,
         config: Config,
         world: World,
+        stop: StopRequest,
         *,
         prepared_dir: Path,
         checkpoint_dir: Path,
         log: Log,
         validate: Validate | None,
+        micro_batch: int | None,
     ) -> None:
         self.config, self.world = config, world
         self.checkpoint_dir = checkpoint_dir
@@ -119,51 +131,79 @@ class _Training:
         torch.manual_seed(config.train.seed)
         model = LSTFENet(config.model, num_classes=len(self.label_names) + 1)
         self.model = model.to(world.device).to(memory_format=torch.channels_last)
-        self.optimizer = build_optimizer(model, config.train)
+        self.stop, self.best_path = stop, checkpoint_dir / "best.safetensors"
+        self.stepper = Stepper(self.model, config, world, micro_batch=micro_batch)
         self.iteration = 0
-        self.parallel: LSTFENet | DistributedDataParallel = model
-        self._start_phase()
         self.history: list[dict[str, float]] = []
-        self.faults: list[str] = []
-        """Of this process, since the last report."""
+        self.skipped_clips = SkippedClips(
+            max_fraction=config.data.max_bad_fraction, clips_per_epoch=self.num_clips_per_epoch
+        )
+        self.skipped_updates = SkippedUpdates(checkpoint_dir, limit=config.train.max_skipped_updates)
+        self.failed_checkpoints = 0
+        """Of rank 0, since the last report."""
 
-    def resume(self) -> None:
+    def start(self) -> None:
         """Go on from the newest checkpoint that rank 0 can read; without one, start at the first update."""
+        if self.world.is_main:
+            logger.info("%s", describe_learning_rate(self.config.train))
         checkpoint = load_newest_checkpoint(self.checkpoint_dir) if self.world.is_main else None
         iteration = broadcast_from_main(checkpoint.iteration if checkpoint else None)
         if iteration is None:
+            self._start_afresh()
             return
         path = checkpoint_path(self.checkpoint_dir, iteration)
-        checkpoint = checkpoint or load_checkpoint(path)
+        self._restore(checkpoint or load_checkpoint(path), path)
+
+    def _start_afresh(self) -> None:
+        train = self.config.train
+        if train.warm_start is not None:
+            report = warm_start(self.model, Path(train.warm_start), min_coverage=train.warm_start_coverage)
+            if self.world.is_main:
+                logger.info("%s", report)
+            if self.stepper.mean_weights is not None:
+                self.stepper.mean_weights.restart()
+
+    def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         remedy = f"Remove {self.checkpoint_dir} to train this one from the start."
         load_state(self.model, checkpoint.model, where=str(path), remedy=remedy)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.stepper.optimizer.load_state_dict(checkpoint.optimizer)
+        if self.stepper.mean_weights is not None:
+            self.stepper.mean_weights.load_state_dict(checkpoint.mean_weights)
         self.iteration, self.history = checkpoint.iteration, checkpoint.history
-        self._start_phase()
+        self.stepper.start_phase(self.iteration)
         if self.world.rank < len(checkpoint.rng):
             restore_rng_state(checkpoint.rng[self.world.rank], self.world.device)
 
     def run(self, *, progress: bool) -> None:
         """Do the updates that are left, with metrics, checkpoints and validations in between."""
-        if self._is_validation_due() and not self._is_validated():
+        if self._is(is_validation_due) and not is_validated(self.history, self.iteration):
             self._validate()  # the process was killed between a checkpoint and its validation
         last = self.config.train.iterations
         if self.iteration >= last:
             return
         batches = self._batches()
         with Progress(total=last, start=self.iteration, enabled=progress and self.world.is_main) as bar:
-            interval = Interval()
+            interval = Interval(self.world.device)
             while self.iteration < last:
-                started = time.perf_counter()
-                clips = next(batches)
-                waited = time.perf_counter() - started
-                self._note_faults(clips)
-                interval.add(self._update(clips), num_images=self._num_images(clips), waited=waited)
+                self._update(batches, interval)
                 bar.advance()
-                if self._is_report_due():
+                stopped = self.stop.agreed_signal()
+                if stopped or self._is(is_report_due):
                     bar.show(self._report(interval), self.iteration)
-                    self._save_and_validate_if_due()
+                    if stopped or self._is(is_checkpoint_due):
+                        self._save()
+                    if stopped:
+                        self._leave(stopped)
+                    if self._is(is_validation_due):
+                        self._validate()
                     interval.restart()
+
+    def release(self) -> None:
+        """Leave the model with the weights to detect with: the running mean, or the best, where set so."""
+        if self.stepper.mean_weights is not None:
+            self.stepper.mean_weights.adopt()
+        if self.config.train.release != "last" and self.best_path.is_file():
+            load_weights(self.model, self.best_path)
 
     # -------------------------------------------------------------------------------- one update
 
@@ -177,145 +217,124 @@ class _Training:
             world_size=self.world.size,
         )
 
-    def _update(self, clips: list[Clip]) -> dict[str, Tensor]:
-        train = self.config.train
-        seed_update(train.seed, self.iteration, self.world.rank)
-        batch = collate(clips, self.config.model, self.world.device)
-        batch.seeds = clip_seeds(train.seed, self._clip_numbers(len(clips)))
-        if train.colour_jitter > 0:
-            jitter_colours(batch, train.colour_jitter)
-        set_learning_rate(self.optimizer, learning_rate(train, self.iteration))
-        self.model.train()
-        with self._autocast():
-            losses: dict[str, Tensor] = self.parallel(batch)
-        loss = torch.stack(list(losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if train.max_gradient_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm)
-        self.optimizer.step()
+    def _update(self, batches: Iterator[list[Clip]], interval: Interval) -> None:
+        started = time.perf_counter()
+        with shielded():
+            clips = next(batches)
+        waited = time.perf_counter() - started
+        numbers = self._clip_numbers(len(clips))
+        self.skipped_clips.note(clips, numbers)
+        result = self.stepper.step(clips, numbers, self.iteration)
+        self.skipped_updates.note(self.iteration, result, clips, numbers)
+        interval.add(
+            result.losses,
+            is_finite=result.is_finite,
+            num_images=sum(len(clip.frames) for clip in clips) * self.world.size,
+            waited=waited,
+            flops=self.stepper.flops,
+        )
         self.iteration += 1
-        if self.iteration == train.still_iterations:
-            self._start_phase()
-        return {"loss": loss} | {f"loss_{name}": value for name, value in losses.items()}
-
-    def _start_phase(self) -> None:
-        """Let the parameters of this phase train; still clips reach no temporal part."""
-        # Deviation: the paper trains on whole clips throughout; still_iterations: 0 does so here.
-        is_temporal = self.iteration >= self.config.train.still_iterations
-        # The wrapper of the phase before must be gone, with its hooks, before the next one sets its own.
-        self.parallel = self.model
-        self.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        for parameter in self.model.temporal_parameters():
-            parameter.requires_grad_(is_temporal)
-        if self.world.size > 1:
-            # Parameters that get no gradient must not be known to it, or it would wait for theirs.
-            self.parallel = DistributedDataParallel(self.model)
-
-    def _note_faults(self, clips: list[Clip]) -> None:
-        """Say which clips could not be read; their replacements are trained on."""
-        for number, clip in zip(self._clip_numbers(len(clips)), clips, strict=True):
-            for fault in clip.faults:
-                logger.warning("clip %d is skipped, another takes its place: %s", number, fault)
-            self.faults += clip.faults
 
     def _clip_numbers(self, count: int) -> range:
         """Return the numbers, over the whole training, of this process's `count` clips of the next update."""
         first = self.iteration * self.config.train.batch_size + self.world.rank * count
         return range(first, first + count)
 
-    def _num_images(self, clips: list[Clip]) -> int:
-        """Return the frames that this update puts through the backbone, over all processes."""
-        return sum(len(clip.frames) for clip in clips) * self.world.size
-
-    def _autocast(self) -> torch.autocast:
-        device = self.world.device.type
-        # bf16 keeps float32's range, so no loss scaler is needed; float16 would need one.
-        enabled = self.config.train.amp == "auto" and multiplies_bf16(device)
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
-
     # ---------------------------------------------------------------------- between two updates
 
-    def _is_report_due(self) -> bool:
-        is_line = self.iteration % self.config.train.log_every == 0
-        # A line of metrics ends at each checkpoint, so that a resumed run reports the same means.
-        return is_line or self._is_checkpoint_due() or self._is_validation_due()
-
-    def _is_checkpoint_due(self) -> bool:
-        train = self.config.train
-        return self.iteration % train.checkpoint_every == 0 or self.iteration == train.iterations
-
-    def _is_validation_due(self) -> bool:
-        train = self.config.train
-        if train.validation_frames == 0 or self.iteration == 0:
-            return False
-        is_regular = train.validate_every > 0 and self.iteration % train.validate_every == 0
-        return is_regular or self.iteration in (train.checkpoint_every, train.iterations)
-
-    def _is_validated(self) -> bool:
-        return any(entry["iteration"] == self.iteration and "loss" not in entry for entry in self.history)
+    def _is(self, due: Callable[[TrainConfig, int], bool]) -> bool:
+        return due(self.config.train, self.iteration)
 
     def _report(self, interval: Interval) -> dict[str, float]:
         metrics = interval.report()
-        broken = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-        if broken:
-            raise TrainingError(
-                f"train: a loss is not finite in the updates up to {self.iteration}: {broken}. "
-                "Lower train.lr, set train.max_gradient_norm, or turn train.amp off; "
-                f"the checkpoints in {self.checkpoint_dir} are older and sound."
-            )
-        metrics["skipped_clips"] = float(self._num_skipped_clips())
-        metrics["lr"] = learning_rate(self.config.train, self.iteration - 1)
+        num_clips = self.iteration * self.config.train.batch_size
+        skipped_clips = self.skipped_clips.count(self._so_far("skipped_clips"), num_clips=num_clips)
+        before = self._so_far("skipped_updates")
+        skipped_updates = self.skipped_updates.count(before, is_main=self.world.is_main)
+        failed = self._so_far("failed_checkpoints") + broadcast_from_main(self.failed_checkpoints)
+        self.failed_checkpoints = 0
+        metrics |= {
+            "skipped_clips": float(skipped_clips),
+            "skipped_updates": float(skipped_updates),
+            "failed_checkpoints": float(failed),
+            "lr": learning_rate(self.config.train, self.iteration - 1),
+        }
         self._record(metrics)
         return metrics
 
-    def _num_skipped_clips(self) -> int:
-        """Return how many clips could not be read so far, in all processes; TrainingError when those are too many."""
-        before = next(
-            (line["skipped_clips"] for line in reversed(self.history) if "skipped_clips" in line), 0
-        )
-        faults = [fault for of_process in gather_from_all(self.faults) for fault in of_process]
-        self.faults = []
-        num_skipped = int(before) + len(faults)
-        # Of an epoch at least: a single clip is a large share of the first few.
-        num_clips = max(self.iteration * self.config.train.batch_size, self.num_clips_per_epoch)
-        if faults and num_skipped > self.config.data.max_bad_fraction * num_clips:
-            raise TrainingError(
-                f"train: {num_skipped} of {num_clips} clips cannot be read, more than data.max_bad_fraction "
-                f"{self.config.data.max_bad_fraction} allows. The last: {faults[-1]}, "
-                "or raise data.max_bad_fraction to go on without them."
-            )
-        return num_skipped
+    def _so_far(self, name: str) -> int:
+        """Return what the last line of metrics counts under `name`."""
+        return int(next((line[name] for line in reversed(self.history) if name in line), 0))
 
     def _record(self, metrics: dict[str, float]) -> None:
         self.history.append({"iteration": self.iteration} | metrics)
         if self.world.is_main:
             self.log(metrics, self.iteration)
 
-    def _save_and_validate_if_due(self) -> None:
-        if self._is_checkpoint_due():
-            self._save()
-        if self._is_validation_due():
-            self._validate()
-
     def _save(self) -> None:
         rng = gather_from_all(rng_state(self.world.device))
-        if self.world.is_main:
-            checkpoint = Checkpoint(
-                iteration=self.iteration,
-                model=self.model.state_dict(),
-                optimizer=self.optimizer.state_dict(),
-                rng=rng,
-                history=self.history,
+        if not self.world.is_main:
+            return
+        mean_weights = self.stepper.mean_weights
+        checkpoint = Checkpoint(
+            iteration=self.iteration,
+            model=self.model.state_dict(),
+            optimizer=self.stepper.optimizer.state_dict(),
+            rng=rng,
+            history=self.history,
+            mean_weights={} if mean_weights is None else mean_weights.state_dict(),
+        )
+        with self._surviving_a_full_disk("this checkpoint"):
+            save_checkpoint(checkpoint, self.checkpoint_dir, num_kept=self.config.train.keep_checkpoints)
+
+    @contextmanager
+    def _surviving_a_full_disk(self, what: str) -> Iterator[None]:
+        """Report what cannot be written and go on; what was written before stays as it is."""
+        try:
+            yield
+        except OSError as error:
+            self.failed_checkpoints += 1
+            reason = error.strerror or str(error)
+            logger.warning(
+                "%s: %s is not written (%s); training goes on", self.checkpoint_dir, what, reason.lower()
             )
-            save_checkpoint(checkpoint, self.checkpoint_dir)
+
+    def _leave(self, number: int) -> None:
+        """End all processes together, once rank 0 has saved."""
+        if self.world.is_main:
+            logger.warning("stopped after update %d; the same command goes on from there", self.iteration)
+        gather_from_all(None)
+        stop_for(number)
 
     def _validate(self) -> None:
         """Let rank 0 validate while the others wait for what it found."""
-        metrics: dict[str, float] = {}
+        metrics, stopped = dict[str, float](), 0
         if self.world.is_main and self.validate is not None:
-            metrics = self.validate(self.model.eval(), self.iteration)
-        metrics = broadcast_from_main(metrics)
+            try:
+                with self.stepper.detecting_weights():
+                    with self.stop.interrupting():
+                        metrics = self.validate(self.model.eval(), self.iteration)
+                    self._keep_best(metrics)
+            except ValidationInterrupted:
+                stopped = self.stop.signal
+        metrics, stopped = broadcast_from_main((metrics, stopped))
+        if stopped:
+            if not self._is(is_checkpoint_due):
+                self._save()
+            self._leave(stopped)
         if metrics:
             self._record(metrics)
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        """Keep the weights just validated if none before were better, by the figure `train.release`."""
+        name = self.config.train.release
+        if name == "last":
+            return
+        if name not in metrics:
+            raise TrainingError(
+                f"train.release {name}: no such figure, the validation gives {', '.join(metrics) or 'none'}. "
+                "Choose one of these, or last."
+            )
+        if metrics[name] > max((line[name] for line in self.history if name in line), default=-math.inf):
+            with self._surviving_a_full_disk("the best model"):
+                save_weights(self.model, self.best_path)

@@ -30,6 +30,14 @@ def peak_learning_rate(config: TrainConfig) -> float:
     return config.lr * config.batch_size / config.lr_batch_size
 
 
+def describe_learning_rate(config: TrainConfig) -> str:
+    """Say how the peak learning rate comes from the batch."""
+    return (
+        f"learning rate {peak_learning_rate(config):.3g} at its peak: train.lr {config.lr:.3g} "
+        f"x train.batch_size {config.batch_size} / train.lr_batch_size {config.lr_batch_size}"
+    )
+
+
 def learning_rate(config: TrainConfig, iteration: int) -> float:
     """Return the learning rate of update `iteration`, 0-based."""
     schedule = warmup_multistep if config.schedule == "warmup_multistep" else one_cycle

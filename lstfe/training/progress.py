@@ -13,8 +13,15 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 # Shown first, because a narrow terminal cuts off the end of the line.
-_FIRST = {"loss": "loss", "images_per_second": "images/s", "data_wait_fraction": "wait"}
-_ONLY_IF_ANY = ("skipped_clips",)
+_FIRST = {
+    "loss": "loss",
+    "images_per_second": "images/s",
+    "data_wait_fraction": "wait",
+    "step_ms": "step ms",
+    "gpu_memory_gb": "GPU GB",
+    "mfu": "MFU",
+}
+_ONLY_IF_ANY = ("skipped_clips", "skipped_updates", "failed_checkpoints")
 
 
 class Progress:

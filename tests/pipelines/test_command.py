@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def test_a_users_message_about_a_network_fault_is_still_temporary() -> None:
             raise UserError(f"weights cannot be downloaded ({error})") from None
 
     assert _exit_code(command) == 75
+
+
+def test_a_full_disk_is_a_line_that_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code(_raising(OSError(errno.ENOSPC, "No space left on device", "artifacts/x"))) == 2
+    message = (
+        "error: [Errno 28] No space left on device: 'artifacts/x'; free space and run the command again\n"
+    )
+    assert capsys.readouterr().err == message
+
+
+def test_other_faults_of_the_system_keep_their_traceback() -> None:
+    with pytest.raises(PermissionError):
+        run_command(_raising(PermissionError(errno.EACCES, "Permission denied", "x")))
 
 
 def test_a_failed_stage_hands_on_its_exit_code() -> None:

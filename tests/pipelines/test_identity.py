@@ -48,6 +48,28 @@ def test_a_training_that_stopped_at_unreadable_clips_goes_on_under_a_higher_limi
     assert train_key(lenient, **_MD5) == train_key(config, **_MD5)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"max_skipped_updates": 99}, {"keep_checkpoints": 9}, {"num_workers": 0}], ids=str
+)
+def test_what_changes_no_weight_changes_no_key(changes: dict[str, int]) -> None:
+    config = Config()
+
+    assert train_key(replace(config, train=replace(config.train, **changes)), **_MD5) == train_key(
+        config, **_MD5
+    )
+
+
+def test_other_weights_to_start_from_are_another_training(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    config = replace(Config(), train=replace(Config().train, warm_start=str(weights)))
+    keys = set()
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        keys.add(train_key(config, **_MD5))
+
+    assert len(keys) == 2
+
+
 def test_neither_other_sections_nor_the_number_of_processes_change_the_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 from pathlib import Path
 
@@ -62,11 +63,13 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded.rng[0]["cpu"], saved.rng[0]["cpu"])
 
 
-def test_the_last_two_checkpoints_are_kept_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_kept", [1, 2, 5])
+def test_the_newest_checkpoints_are_kept_and_nothing_else(tmp_path: Path, num_kept: int) -> None:
     (tmp_path / ".part-1-checkpoint_000000003.pt").write_bytes(b"left by a killed writer")
     for iteration in (5, 10, 1000000):
-        save_checkpoint(trained_state(iteration), tmp_path)
-    assert sorted(tmp_path.iterdir()) == [checkpoint_path(tmp_path, 10), checkpoint_path(tmp_path, 1000000)]
+        save_checkpoint(trained_state(iteration), tmp_path, num_kept=num_kept)
+    expected = [checkpoint_path(tmp_path, iteration) for iteration in (5, 10, 1000000)]
+    assert sorted(tmp_path.iterdir()) == expected[-num_kept:]
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 100, 0.5, 0.99])
@@ -129,15 +132,17 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_checkpoint_untouched(t
     assert loaded.iteration == 5
 
 
-def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(values: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(trained_state(5), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("limit", [0, 1000, 4096])
+def test_a_failed_write_leaves_no_temporary_file_and_says_why(tmp_path: Path, limit: int) -> None:
+    save_checkpoint(trained_state(5), tmp_path)
+    previous = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, previous[1]))  # as good as a disk that is full
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(trained_state(10), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, previous)
+    assert list(tmp_path.iterdir()) == [checkpoint_path(tmp_path, 5)]
 
 
 def test_restored_generators_draw_what_they_would_have_drawn() -> None:
