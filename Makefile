@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11 to 3.13 and make; they make their own environment in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check doctor compare clean
+.PHONY: help demo test check faults doctor compare clean
 
 # The first python that is new enough; `make PYTHON=/path/to/python3.12 demo` takes another.
 NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -15,6 +15,7 @@ help:
 	@echo "make compare   the same budget for the single-frame comparator, and both in one table"
 	@echo "make test      the whole test suite"
 	@echo "make check     ruff, mypy, codespell"
+	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
 	@echo "make clean     remove the environment and caches; data, models and runs stay"
 
@@ -29,6 +30,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+faults: $(INSTALLED)
+	LSTFE_FAULTS=20 $(BIN)/python -m pytest tests/faults
 
 doctor: $(INSTALLED)
 	@$(BIN)/python -m pipelines.cli doctor

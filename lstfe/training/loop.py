@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,13 +34,14 @@ from lstfe.training.checkpoint import (
 from lstfe.training.determinism import reproducible_cpu
 from lstfe.training.distributed import World, broadcast_from_main, gather_from_all, joined_world
 from lstfe.training.due import is_checkpoint_due, is_report_due, is_validated, is_validation_due
+from lstfe.training.feed import Feed
 from lstfe.training.interval import Interval
 from lstfe.training.machine import describe_machine
 from lstfe.training.optimizer import describe_learning_rate, learning_rate
 from lstfe.training.progress import Progress
 from lstfe.training.skipped import SkippedClips, SkippedUpdates, TrainingError
 from lstfe.training.step import Stepper
-from lstfe.training.stop import StopRequest, ValidationInterrupted, shielded, stop_for
+from lstfe.training.stop import StopRequest, ValidationInterrupted, stop_for
 from lstfe.training.warm_start import warm_start
 from lstfe.types import Clip
 
@@ -181,11 +181,11 @@ class _Training:
         last = self.config.train.iterations
         if self.iteration >= last:
             return
-        batches = self._batches()
-        with Progress(total=last, start=self.iteration, enabled=progress and self.world.is_main) as bar:
+        shown = progress and self.world.is_main
+        with Feed(self._batches()) as feed, Progress(total=last, start=self.iteration, enabled=shown) as bar:
             interval = Interval(self.world.device)
             while self.iteration < last:
-                self._update(batches, interval)
+                self._update(feed, interval)
                 bar.advance()
                 stopped = self.stop.agreed_signal()
                 if stopped or self._is(is_report_due):
@@ -217,11 +217,8 @@ class _Training:
             world_size=self.world.size,
         )
 
-    def _update(self, batches: Iterator[list[Clip]], interval: Interval) -> None:
-        started = time.perf_counter()
-        with shielded():
-            clips = next(batches)
-        waited = time.perf_counter() - started
+    def _update(self, feed: Feed, interval: Interval) -> None:
+        clips, waited = feed.next()
         numbers = self._clip_numbers(len(clips))
         self.skipped_clips.note(clips, numbers)
         result = self.stepper.step(clips, numbers, self.iteration)

@@ -69,10 +69,8 @@ class Stepper:
             parameter.requires_grad_(is_temporal)
         self.flops = None
         if self.world.size > 1:
-            # Parameters that get no gradient must not be known to it, or it would wait for theirs. No buffer trains.
-            self._parallel = DistributedDataParallel(
-                self.model, find_unused_parameters=False, broadcast_buffers=False
-            )
+            # Parameters that get no gradient must not be known to it, or it would wait for theirs.
+            self._parallel = DistributedDataParallel(self.model, find_unused_parameters=False)
 
     def step(self, clips: Sequence[Clip], numbers: range, iteration: int) -> StepResult:
         """Do update `iteration` (0-based) on this process's clips, whose numbers count through the training."""

@@ -112,16 +112,3 @@ def stop_for(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise TrainingStopped
-
-
-@contextmanager
-def shielded() -> Iterator[None]:
-    """Hold the signals back within the block; processes started in it never see them.
-
-    Loader processes that died of a signal to the whole group would take the training along before it has saved.
-    """
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

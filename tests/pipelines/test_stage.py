@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lstfe.errors import UserError
-from pipelines.command import StageError
+from lstfe.training.stop import PREEMPTED
+from pipelines.command import TEMPORARY_FAILURE, StageError
 from pipelines.stage import bring_up_to_date, outdated_stages, run_group, stage_order
 
 
@@ -54,6 +55,16 @@ def test_a_failed_stage_is_named_with_its_exit_code(toy: Path) -> None:
 
     assert failed.value.exit_code == 2
     assert "error: no such weights" in lines
+
+
+def test_a_preempted_training_is_a_failed_stage_that_hands_on_its_own_code(toy: Path) -> None:
+    (toy / "dvc.yaml").write_text(f"stages: {{a: {{cmd: 'exit {PREEMPTED}'}}}}\n")
+
+    with pytest.raises(StageError, match="stage a failed") as failed:
+        bring_up_to_date("a", root=toy, report=lambda line: None)
+
+    assert failed.value.exit_code == PREEMPTED
+    assert PREEMPTED not in (0, TEMPORARY_FAILURE), "neither success nor something to try again at once"
 
 
 def test_a_broken_dvc_yaml_is_the_users_to_mend(project: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -18,7 +17,6 @@ from lstfe.training.stop import (
     StopRequest,
     TrainingStopped,
     ValidationInterrupted,
-    shielded,
     stop_for,
 )
 
@@ -94,24 +92,6 @@ def test_the_exit_codes_tell_preemption_from_ctrl_c() -> None:
     assert stopped.value.code == PREEMPTED == 79
     with pytest.raises(KeyboardInterrupt):
         stop_for(signal.SIGINT)
-
-
-def test_a_process_started_behind_the_shield_outlives_a_signal_to_all() -> None:
-    with shielded():
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
-    child.terminate()
-    time.sleep(0.2)
-    assert child.poll() is None
-    child.kill()
-    child.wait()
-
-
-def test_a_signal_behind_the_shield_arrives_after_it() -> None:
-    with StopRequest(World()) as stop:
-        with shielded():
-            send(signal.SIGTERM)
-            assert stop.signal == 0
-        assert stop.signal == signal.SIGTERM
 
 
 def test_a_process_that_cannot_stop_ends_after_the_grace_time() -> None:
