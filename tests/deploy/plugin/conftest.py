@@ -1,0 +1,31 @@
+"""The kernels, compiled for the host by g++."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deploy.plugin.library import SOURCE_DIR, compile_sources, open_library
+
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow")
+
+
+@pytest.fixture(scope="session")
+def gxx() -> str:
+    """The path of g++."""
+    path = shutil.which("g++")
+    if path is None:
+        pytest.skip("g++ is not in PATH; with it the plugin's arithmetic is compared with torchvision's")
+    return path
+
+
+@pytest.fixture(scope="session")
+def host_library(gxx: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The host references: the arithmetic that the kernels use, in plain loops."""
+    output = tmp_path_factory.mktemp("plugin") / "host.so"
+    command = [gxx, "-std=c++17", "-O2", "-ffp-contract=off", "-Wconversion", *WARNINGS, "-shared", "-fPIC"]
+    compile_sources([*command, "-o", str(output), str(SOURCE_DIR / "host.cpp")])
+    return open_library(Path(output))
