@@ -101,7 +101,12 @@ def torchvision_answer(case: Case, tensors: Tensors) -> Tensor:
     return answer
 
 
-def random_case(random: Random, *, max_side: int = 40, **fixed: Any) -> Case:
+KERNELS: tuple[Pair, ...] = ((1, 1), (3, 3), (3, 3), (1, 3), (5, 2))
+
+
+def random_case(
+    random: Random, *, max_side: int = 40, kernels: tuple[Pair, ...] = KERNELS, **fixed: Any
+) -> Case:
     """Draw any deformable convolution whose output is not empty, on maps of 1 to `max_side` cells a side.
 
     `fixed` sets numbers of the case that are not to be drawn: `groups=1`.
@@ -110,13 +115,14 @@ def random_case(random: Random, *, max_side: int = 40, **fixed: Any) -> Case:
     def pair(least: int, most: int) -> Pair:
         return random.randint(least, most), random.randint(least, most)
 
-    kernel = random.choice([(1, 1), (3, 3), (3, 3), (1, 3), (5, 2)])
+    kernel = random.choice(kernels)
     grid = Grid(kernel=kernel, stride=pair(1, 3), padding=pair(0, 3), dilation=pair(1, 3))
     least = [max(1, grid.dilation[i] * (kernel[i] - 1) + 1 - 2 * grid.padding[i]) for i in (0, 1)]
+    most = [max(max_side, side) for side in least]
     drawn = Case(
         grid=grid,
         batch=random.randint(1, 3),
-        size=(random.randint(least[0], max_side), random.randint(least[1], max_side)),
+        size=(random.randint(least[0], most[0]), random.randint(least[1], most[1])),
         groups=random.randint(1, 3),
         offset_groups=random.randint(1, 3),
         channels_per_group=random.randint(1, 6),
