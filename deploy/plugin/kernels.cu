@@ -11,6 +11,7 @@ namespace
 
 constexpr int32_t kMAX_SPLITS = 8;
 constexpr int32_t kMIN_STEPS_PER_SPLIT = 8;   //!< Filling the table and the first step must not weigh much.
+constexpr int64_t kBLOCKS_PER_MULTIPROCESSOR = 2;
 constexpr int32_t kMANY_MULTIPROCESSORS = 132; //!< Workspace is sized for these; on a larger GPU sums are split less.
 
 int32_t statusOf(cudaError_t error)
@@ -92,17 +93,30 @@ int32_t chooseAlgorithm(LstfeDeformConvParams const& p, Device const& device)
     return LSTFE_SIMPLE;
 }
 
+int32_t numSteps(LstfeDeformConvParams const& p)
+{
+    return roundUp(p.channels / p.groups, kSTEP_CHANNELS) / kSTEP_CHANNELS * numTaps(p.sampling);
+}
+
+int32_t mostSplits(LstfeDeformConvParams const& p)
+{
+    int32_t const fair = numSteps(p) / kMIN_STEPS_PER_SPLIT;
+    return fair < kMAX_SPLITS ? fair : kMAX_SPLITS;
+}
+
 //! How many blocks share a tile's sum: enough for two on every multiprocessor, each with a fair part.
 int32_t chooseSplits(LstfeDeformConvParams const& p, int32_t algorithm, int32_t multiprocessors)
 {
-    int32_t const steps = roundUp(p.channels / p.groups, kSTEP_CHANNELS) / kSTEP_CHANNELS * numTaps(p.sampling);
     if (p.splits > 0)
     {
-        return p.splits < steps ? p.splits : steps;
+        return p.splits < numSteps(p) ? p.splits : numSteps(p);
     }
-    int64_t const fill = 2 * int64_t{multiprocessors} / numTilesOf(algorithm, p);
-    int64_t const most = steps / kMIN_STEPS_PER_SPLIT < kMAX_SPLITS ? steps / kMIN_STEPS_PER_SPLIT : kMAX_SPLITS;
-    int64_t const splits = fill < most ? fill : most;
+    if (p.algorithm == LSTFE_AUTO && algorithm != LSTFE_TILE_64X64)
+    {
+        return 1; // chosen because there are enough of them
+    }
+    int64_t const fill = kBLOCKS_PER_MULTIPROCESSOR * int64_t{multiprocessors} / numTilesOf(algorithm, p);
+    int64_t const splits = fill < mostSplits(p) ? fill : mostSplits(p);
     return splits > 1 ? static_cast<int32_t>(splits) : 1;
 }
 
@@ -211,9 +225,20 @@ size_t lstfe_deform_conv2d_workspace(LstfeDeformConvParams const* params)
     {
         return 0;
     }
+    if (params->splits > 0 || mostSplits(*params) < 2)
+    {
+        int32_t const splits = chooseSplits(*params, LSTFE_TILE_64X64, 1);
+        return splits > 1 ? static_cast<size_t>(splits) * bytesPerSplit(*params) : 0;
+    }
+    // Splits times cells of a tile row, at most: this grows with the map, so that what is enough for the largest map
+    // of a profile is enough for all.
     int32_t const algorithm = params->algorithm == LSTFE_AUTO ? LSTFE_TILE_64X64 : params->algorithm;
-    int32_t const splits = chooseSplits(*params, algorithm, kMANY_MULTIPROCESSORS);
-    return splits > 1 ? static_cast<size_t>(splits) * bytesPerSplit(*params) : 0;
+    int64_t const cells = static_cast<int64_t>(bytesPerSplit(*params) / sizeof(float)) / params->outChannels;
+    int64_t const tileCells = algorithm == LSTFE_TILE_64X64 ? Tile64x64::kCELLS : Tile128x128::kCELLS;
+    int64_t const tilesAcross = numTilesOf(algorithm, *params) / ((cells + tileCells - 1) / tileCells);
+    int64_t const filled = kBLOCKS_PER_MULTIPROCESSOR * kMANY_MULTIPROCESSORS * tileCells / tilesAcross;
+    int64_t const most = mostSplits(*params) * cells;
+    return sizeof(float) * static_cast<size_t>((filled < most ? filled : most) * params->outChannels);
 }
 
 int32_t lstfe_deform_conv2d(LstfeDeformConvParams const* params, void const* features, float const* offsets,

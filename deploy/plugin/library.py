@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +74,32 @@ def find_nvcc() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def find_cuda_include() -> Path | None:
+    """Return the folder of CUDA's headers: the toolkit's, or that of the package nvidia-cuda-runtime."""
+    nvcc = find_nvcc()
+    places = [Path(os.environ["CUDA_HOME"]) / "include"] if os.environ.get("CUDA_HOME") else []
+    places += [nvcc.resolve().parents[1] / "include"] if nvcc else []
+    places.append(Path("/usr/local/cuda/include"))
+    places += [Path(folder) / "nvidia" / "cu13" / "include" for folder in sys.path]
+    return next((place for place in places if (place / "cuda_runtime_api.h").is_file()), None)
+
+
+def tensorrt_versions(root: Path) -> dict[str, Path]:
+    """Return TensorRT's header folders in `root`, or in folders one or two below it, by version: `10.3`."""
+    found = [file for pattern in ("", "*/", "*/*/") for file in root.glob(f"{pattern}NvInferVersion.h")]
+    return {_tensorrt_version(file): file.parent for file in sorted(found)}
+
+
+def _tensorrt_version(header: Path) -> str:
+    text = header.read_text(encoding="utf-8")
+    # Some versions define NV_TENSORRT_MAJOR by way of TRT_MAJOR_ENTERPRISE.
+    numbers = (
+        re.search(rf"define (?:NV_TENSORRT_{part}|TRT_{part}_ENTERPRISE) (\d+)", text)
+        for part in ("MAJOR", "MINOR", "PATCH")
+    )
+    return ".".join(number.group(1) for number in numbers if number)
+
+
 def architecture_flags(architectures: Sequence[int]) -> list[str]:
     """Return nvcc's flags for machine code of each compute capability and PTX of the last."""
     flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
@@ -93,11 +121,13 @@ def build_library(
 
 
 def compile_sources(command: Sequence[str]) -> str:
-    """Run a compiler and return what it printed; its first lines are the error if it fails."""
+    """Run a compiler and return what it printed; the first line with an error is quoted if it fails."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     printed = (result.stdout + result.stderr).strip()
     if result.returncode != 0:
-        raise PluginError(f"{' '.join(command)} failed with {result.returncode}: {printed[:2000]}")
+        lines = printed.splitlines() or ["it printed nothing"]
+        first = next((line for line in lines if "error" in line), lines[-1])
+        raise PluginError(f"{command[0]} failed with {result.returncode}: {first}")
     return printed
 
 

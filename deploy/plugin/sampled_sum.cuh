@@ -11,6 +11,7 @@ namespace lstfe
 
 constexpr int32_t kROW_CELLS = 8; //!< Warps of a block.
 constexpr int32_t kROW_MAX_TAPS = 25;
+constexpr int32_t kROW_BLOCKS = 3; //!< On one multiprocessor; leaves a thread 80 registers for rows on their way.
 
 //! 16 bytes as floats.
 template <typename T>
@@ -74,7 +75,7 @@ __device__ __forceinline__ void addTapRows(
 }
 
 template <typename T>
-__global__ void __launch_bounds__(32 * kROW_CELLS) sampledSumRows(LstfeSampledSumParams p, SampledSumTensors<T> t)
+__global__ void __launch_bounds__(32 * kROW_CELLS, kROW_BLOCKS) sampledSumRows(LstfeSampledSumParams p, SampledSumTensors<T> t)
 {
     constexpr int32_t kSIZE = Vector<T>::kSIZE;
     Corners* const corners = reinterpret_cast<Corners*>(dynamicSharedMemory()); // [taps][kROW_CELLS]

@@ -20,7 +20,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define threadIdx (::cuda_on_host::Block::now().threads[::cuda_on_host::Block::now().running].index)
 #define blockIdx (::cuda_on_host::Block::now().index)
 #define blockDim (::cuda_on_host::Block::now().size)

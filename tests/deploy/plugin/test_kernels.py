@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deploy.plugin import library as kernels
 from deploy.plugin.cases import Case, Tensors, make, random_case, torchvision_answer
+from deploy.plugin.library import DeformConvParams
 from deploy.plugin.operators import Call, Grid
 from lstfe.model.alignment import sampled_sum, tap_maps
 
@@ -177,6 +178,18 @@ def test_splitting_the_sum_needs_workspace_and_changes_only_the_last_bits(
     assert torch.equal(results[0], results[1])
     for result in results:
         assert_close(result, torchvision_answer(case, tensors), torch.float16)
+
+
+def test_the_workspace_of_the_largest_map_is_enough_for_all_smaller_ones(
+    emulated_library: ctypes.CDLL,
+) -> None:
+    params = DeformConvParams(Grid().sampling(1, (1, 1), 1), 256, 256, 1, 0, kernels.FLOAT16, kernels.NHWC)
+    sizes = []
+    for height in range(1, 200):
+        params.sampling.height = params.sampling.width = height
+        sizes.append(emulated_library.lstfe_deform_conv2d_workspace(ctypes.byref(params)))
+    assert sizes == sorted(sizes)
+    assert sizes[37] == 2 * 132 * 64 // 4 * 256 * 4  # two blocks of 64 cells on each of 132 multiprocessors
 
 
 def test_the_choice_falls_on_the_largest_tile_that_fills_the_device(
