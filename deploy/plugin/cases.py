@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -60,7 +61,24 @@ class Tensors:
 
     def to(self, dtype: torch.dtype) -> Tensors:
         """Return features and weight rounded to a type; coordinates, masks and bias stay float32."""
-        return Tensors(self.features.to(dtype), self.offsets, self.weight.to(dtype), self.bias, self.mask)
+        return replace(self, features=self.features.to(dtype), weight=self.weight.to(dtype))
+
+    def on(self, device: torch.device) -> Tensors:
+        """Return all of it on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def wholly(self, dtype: torch.dtype) -> Tensors:
+        """Return all of it in one type, coordinates too: torchvision wants it so."""
+        return self._each(lambda tensor: tensor.to(dtype))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Tensors:
+        return Tensors(
+            change(self.features),
+            change(self.offsets),
+            change(self.weight),
+            None if self.bias is None else change(self.bias),
+            None if self.mask is None else change(self.mask),
+        )
 
 
 def make(case: Case) -> Tensors:
@@ -85,18 +103,12 @@ def make(case: Case) -> Tensors:
     )
 
 
-def torchvision_answer(case: Case, tensors: Tensors) -> Tensor:
-    """Return what torchvision computes, (N, O, h, w) float32."""
-    grid = case.grid
+def torchvision_answer(case: Case, tensors: Tensors, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return what torchvision computes, (N, O, h, w), all of it in one type."""
+    given, grid = tensors.wholly(dtype), case.grid
     answer: Tensor = deform_conv2d(
-        tensors.features.float(),
-        tensors.offsets,
-        tensors.weight.float(),
-        tensors.bias,
-        grid.stride,
-        grid.padding,
-        grid.dilation,
-        tensors.mask,
+        *(given.features, given.offsets, given.weight, given.bias),
+        *(grid.stride, grid.padding, grid.dilation, given.mask),
     )
     return answer
 
