@@ -48,6 +48,8 @@ TILES = {
     "128x128": kernels.TILE_128X128,
     "128x256": kernels.TILE_128X256,
 }
+SPLITS = (1, 2, 3, 4, 6)
+"""Parts of the sum that run side by side: timed one by one, to see whether the kernels' own choice is right."""
 MEASURED = "median of 15 replays of a CUDA graph of 10 calls each; inputs stay in the cache, as in a stream"
 
 
@@ -280,18 +282,20 @@ def ways(bench: Bench, case: Case, tensors: Tensors) -> dict[str, Prepare]:
         given = tensors.wholly(dtype)
         return lambda: torchvision_answer(case, given, dtype)
 
-    def ours(dtype: torch.dtype, algorithm: int) -> Callable[[], object]:
+    def ours(dtype: torch.dtype, **choice: int) -> Callable[[], object]:
         layout = kernels.NCHW if dtype == torch.float32 else kernels.NHWC
-        return partial(run, bench, deform(bench, case, tensors.to(dtype), layout=layout, algorithm=algorithm))
+        return partial(run, bench, deform(bench, case, tensors.to(dtype), layout=layout, **choice))
 
     found: dict[str, Prepare] = {"torchvision float32": partial(torchvisions, torch.float32)}
     if bench.device.type == "cuda":
         found["torchvision TF32"] = partial(torchvisions, torch.float32)
         found["torchvision half"] = partial(torchvisions, torch.float16)
     for dtype in TOLERANCE:
-        found[f"ours {name_of(dtype)}"] = partial(ours, dtype, kernels.AUTO)
+        found[f"ours {name_of(dtype)}"] = partial(ours, dtype)
     for name, tile in TILES.items():
-        found[f"ours half, tile {name}"] = partial(ours, torch.float16, tile)
+        for splits in SPLITS:
+            what = f"ours half, tile {name}, {splits} parts"
+            found[what] = partial(ours, torch.float16, algorithm=tile, splits=splits)
     return found
 
 
@@ -379,14 +383,14 @@ def name_of(dtype: torch.dtype) -> str:
     return {torch.float32: "float32", torch.float16: "half", torch.bfloat16: "bfloat16"}[dtype]
 
 
-def deform(bench: Bench, case: Case, tensors: Tensors, *, layout: int, algorithm: int = kernels.AUTO) -> Call:
+def deform(bench: Bench, case: Case, tensors: Tensors, *, layout: int, **choice: int) -> Call:
     """Prepare our deformable convolution."""
     return Call.deform_conv2d(
         bench.library,
         *(tensors.features, tensors.offsets, tensors.weight, tensors.bias, tensors.mask),
         grid=case.grid,
         layout=layout,
-        algorithm=algorithm,
+        **choice,  # type: ignore[arg-type]
     )
 
 

@@ -36,8 +36,8 @@ def emulated_library(gxx: str, tmp_path_factory: pytest.TempPathFactory) -> ctyp
     """The kernels as they are, run on the CPU by cuda_on_host.h; any undefined behaviour ends the process."""
     output = tmp_path_factory.mktemp("plugin") / "emulated.so"
     here = Path(__file__).parent
-    command = [gxx, "-std=c++17", "-O1", *WARNINGS, "-Wno-unknown-pragmas", "-shared", "-fPIC"]
-    command += ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+    command = [gxx, "-std=c++17", "-O1", *WARNINGS, "-Wno-unknown-pragmas", "-Wno-clobbered"]
+    command += ["-shared", "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
     command += [f"-I{here}", '-DLSTFE_CUDA_ON_HOST="cuda_on_host.h"', "-o", str(output)]
     sources = [str(SOURCE_DIR / "host.cpp"), "-x", "c++", str(SOURCE_DIR / "kernels.cu")]
     compile_sources([*command, *sources])

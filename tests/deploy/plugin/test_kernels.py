@@ -189,21 +189,36 @@ def test_the_workspace_of_the_largest_map_is_enough_for_all_smaller_ones(
         params.sampling.height = params.sampling.width = height
         sizes.append(emulated_library.lstfe_deform_conv2d_workspace(ctypes.byref(params)))
     assert sizes == sorted(sizes)
-    assert sizes[37] == 2 * 132 * 64 // 4 * 256 * 4  # two blocks of 64 cells on each of 132 multiprocessors
+    assert sizes[37] == 8 * 38 * 38 * 256 * 4  # eight partial sums in float32
+    assert sizes[-1] == 64 * 2**20  # and no more than this
 
 
-def test_the_choice_falls_on_the_largest_tile_that_fills_the_device(
+def test_the_choice_keeps_all_multiprocessors_busy(
     emulated_library: ctypes.CDLL, device: Callable[[int, int, bool], None]
 ) -> None:
     grid = Grid(kernel=(1, 1), padding=(0, 0))
     case = replace(plain_case(8), grid=grid, size=(16, 16), out_channels_per_group=256)
     call = deform(emulated_library, case, make(case).to(torch.float16), layout=kernels.NHWC, splits=1)
     blocks = []
-    for multiprocessors in (2, 3, 4, 5, 1000):
+    for multiprocessors in (1, 2, 4, 16, 1000):  # 256 cells, 256 output channels
         device(multiprocessors, 100 * 1024, True)
         call.run()
         blocks.append(emulated_library.cuda_on_host_blocks())
-    assert blocks == [2, 4, 4, 16, 16]
+    assert blocks == [2, 2, 4, 16, 16]
+
+
+def test_a_long_sum_over_few_tiles_is_shared_by_several_blocks(
+    emulated_library: ctypes.CDLL, run: Run, device: Callable[[int, int, bool], None]
+) -> None:
+    case = plain_case(512)
+    tensors = make(case).to(torch.float16)
+    device(64, 100 * 1024, True)
+    shared = deform(emulated_library, case, tensors, layout=kernels.NHWC)
+    alone = deform(emulated_library, case, tensors, layout=kernels.NHWC, splits=1)
+    results = [run(call) for call in (shared, alone)]
+    assert not torch.equal(results[0], results[1])  # sums of sums round differently
+    for result in results:
+        assert_close(result, torchvision_answer(case, tensors), torch.float16)
 
 
 @pytest.mark.parametrize(
