@@ -126,6 +126,19 @@ def score(
 
 
 @app.command()
+def profile(
+    output: Annotated[Path, typer.Option(help="The trace.")] = Path("artifacts/profiled/trace.json"),
+    updates: Annotated[int, typer.Option(min=1, help="Updates that the trace shows.")] = 3,
+    still: Annotated[bool, typer.Option("--still", help="Of the phase of still clips.")] = False,
+) -> None:
+    """Train a few updates and write where their time goes, as a chrome trace; nothing else is kept."""
+    from pipelines.profiling import profile_current
+
+    _enter_project()
+    print(profile_current(output, updates=updates, still=still))
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has, and what each missing part would give."""
     from pipelines.doctor import examine, is_fit, report

@@ -215,7 +215,15 @@ def test_one_run_carries_parameters_losses_scores_pictures_and_hashes(reproduced
         30,
     ]
     assert {"voc07.AP50", "coco.AP"} <= run.data.metrics.keys()
-    assert {"train.key", "data.md5", "dvc.lock.md5", "bundle.version"} <= run.data.tags.keys()
+    assert {
+        "train.key",
+        "data.md5",
+        "weights.md5",
+        "machine.torch",
+        "machine.device",
+        "dvc.lock.md5",
+        "bundle.version",
+    } <= run.data.tags.keys()
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == [
         "deployed",
         "evaluated",

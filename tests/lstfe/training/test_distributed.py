@@ -1,16 +1,23 @@
-"""What torchrun says is understood or refused; one process needs none of it. Two processes: test_loop.py."""
+"""What torchrun says is understood or refused; one process needs none of it. Many processes train as one."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import distributed as dist
 
+from lstfe.config import Config
+from lstfe.params import save_config
 from lstfe.training import distributed
+from lstfe.training.checkpoint import load_newest_checkpoint
 from lstfe.training.distributed import (
     LaunchError,
     World,
@@ -20,6 +27,16 @@ from lstfe.training.distributed import (
     gather_from_all,
     joined_world,
     mean_over_processes,
+)
+from lstfe.training.loop import TrainedModel
+
+from .trainings import (
+    WORKER,
+    losses_of,
+    stop_after,
+    train_quietly,
+    with_train,
+    worker_environment,
 )
 
 
@@ -92,3 +109,56 @@ def test_a_worker_dies_when_its_parent_is_killed() -> None:
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
         assert pipe.read() == b""
+
+
+# ------------------------------------------------------------------------------------ many processes
+
+
+@pytest.fixture(scope="module")
+def by_processes(
+    tiny_config: Config, tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Config, TrainedModel, Path]:
+    """Train 20 updates of 4 clips in one process, and in folders `2` and `4` in as many."""
+    # SGD: Adam divides by the size of the gradient, so where that is rounding alone, it steps at full length.
+    config = with_train(
+        tiny_config, iterations=20, batch_size=4, still_iterations=8, optimizer="sgd", lr=1e-2, amp="off"
+    )
+    config = with_train(config, lr_batch_size=4, ema_decay=0.9)
+    folder = tmp_path_factory.mktemp("processes")
+    expected = train_quietly(config, tiny_prepared, folder / "one")
+    save_config(config, folder / "config.yaml")
+    script = WORKER.with_name("processes.py")
+    arguments = [folder / "config.yaml", tiny_prepared, folder, "2", "4"]
+    subprocess.run(
+        [sys.executable, script, *map(str, arguments)], env=worker_environment(), check=True, timeout=240
+    )
+    return config, expected, folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
+def test_many_processes_give_the_losses_and_weights_of_one_with_the_same_global_batch(
+    by_processes: tuple[Config, TrainedModel, Path], number: int
+) -> None:
+    _, expected, folder = by_processes
+    history = json.loads((folder / str(number) / "history.json").read_text())
+    assert [line["iteration"] for line in history] == list(range(1, 21))
+    for line, reference in zip(losses_of(history), losses_of(expected.history), strict=True):
+        assert line == pytest.approx(reference, rel=0, abs=1e-4)  # DDP adds the clips in another order
+    weights = load_file(folder / str(number) / "weights.safetensors")
+    for name, reference in expected.model.state_dict().items():
+        torch.testing.assert_close(weights[name], reference, rtol=1e-3, atol=1e-4, msg=name)
+    checkpoint = load_newest_checkpoint(folder / str(number) / "checkpoints")
+    assert checkpoint is not None
+    assert len(checkpoint.rng) == number
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_another_number_of_processes(
+    by_processes: tuple[Config, TrainedModel, Path], tiny_prepared: Path, tmp_path: Path
+) -> None:
+    config, expected, folder = by_processes
+    stop_after(folder / "4" / "checkpoints", tmp_path / "checkpoints", 18)
+    trained = train_quietly(config, tiny_prepared, tmp_path / "checkpoints")
+    for line, reference in zip(losses_of(trained.history), losses_of(expected.history), strict=True):
+        assert line == pytest.approx(reference, rel=0, abs=1e-4)
