@@ -48,8 +48,6 @@ TILES = {
     "128x128": kernels.TILE_128X128,
     "128x256": kernels.TILE_128X256,
 }
-SPLITS = (1, 2, 3, 4, 6)
-"""Parts of the sum that run side by side: timed one by one, to see whether the kernels' own choice is right."""
 MEASURED = "median of 15 replays of a CUDA graph of 10 calls each; inputs stay in the cache, as in a stream"
 
 
@@ -62,11 +60,13 @@ class Sizes:
     kernels: tuple[int, ...]
     pairs: tuple[int, ...]
     """Numbers of short-term frames, over which the once-per-frame part is spread."""
+    splits: tuple[int, ...]
+    """Parts of the sum that run side by side: timed one by one, to see whether the kernels' own choice is right."""
     random_cases: int
 
 
-FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), 200)
-REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), 2)
+FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), (1, 2, 3, 4, 6), 200)
+REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), (1, 2), 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +293,7 @@ def ways(bench: Bench, case: Case, tensors: Tensors) -> dict[str, Prepare]:
     for dtype in TOLERANCE:
         found[f"ours {name_of(dtype)}"] = partial(ours, dtype)
     for name, tile in TILES.items():
-        for splits in SPLITS:
+        for splits in bench.sizes.splits:
             what = f"ours half, tile {name}, {splits} parts"
             found[what] = partial(ours, torch.float16, algorithm=tile, splits=splits)
     return found
