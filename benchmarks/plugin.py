@@ -261,6 +261,12 @@ def time_case(bench: Bench, case: Case) -> Iterator[Row]:
         with tf32(what == "torchvision TF32"):
             yield {**head, "what": what, "pairs": 1, "us per pair": timed(bench, prepare)}
     yield {**head, "what": "floor, whole", "pairs": 1, "us per pair": whole_floor(bench.ceilings, case)}
+    for pairs in bench.sizes.pairs:
+        several = replace(case, batch=pairs)
+        prepared = ways(bench, several, make(several).on(bench.device))
+        for what in ("torchvision float32", "ours half"):
+            us = timed(bench, prepared[what])
+            yield {**head, "what": what, "pairs": pairs, "us per pair": None if us is None else us / pairs}
     maps_us = timed(bench, lambda: product_of_maps(tensors))
     yield {**head, "what": "1x1 convolution to maps, half", "pairs": 1, "us per pair": maps_us}
     for pairs in (1, *bench.sizes.pairs):
@@ -356,7 +362,8 @@ def goals(errors: list[Row], times: list[Row]) -> list[Row]:
     gain = None if half_error is None else half_error / by_what["ours half"]
     found = [_goal("error of torchvision half / ours half", "all", gain, 20.0)]
     for head in dict.fromkeys((row["map"], row["C"], row["k"]) for row in times):
-        us = {row["what"]: row["us per pair"] for row in times if (row["map"], row["C"], row["k"]) == head}
+        same = (row for row in times if (row["map"], row["C"], row["k"]) == head and row["pairs"] == 1)
+        us = {row["what"]: row["us per pair"] for row in same}
         where = f"{head[0]}, C = {head[1]}, k = {head[2]}"
         for other, aim in (("torchvision float32", 6.0), ("torchvision TF32", 2.0)):
             found.append(_goal(f"time of {other} / ours half", where, _ratio(us, other), aim))

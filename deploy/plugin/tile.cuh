@@ -265,21 +265,16 @@ struct TileBlock
         for (int32_t step = begin; step < end; ++step)
         {
             int32_t const stage = (step - begin) % 2;
-            bool const more = step + 1 < end;
-            if (more)
+            // The last step is fetched twice: without a branch here, blending can go on while tensor cores multiply.
+            int32_t const next = step + 1 < end ? step + 1 : step;
+            if (offsetGroupOf(next) != offsetGroupOf(step))
             {
-                if (offsetGroupOf(step + 1) != offsetGroupOf(step))
-                {
-                    fillTable(offsetGroupOf(step + 1)); // nobody reads the table between the barrier and here
-                    __syncthreads();
-                }
-                fetch(step + 1, 1 - stage);
+                fillTable(offsetGroupOf(next)); // nobody reads the table between the barrier and here
+                __syncthreads();
             }
+            fetch(next, 1 - stage);
             multiply(stage);
-            if (more)
-            {
-                blendInto(1 - stage);
-            }
+            blendInto(1 - stage);
             __syncthreads();
         }
     }
