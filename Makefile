@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11 to 3.13 and make; they make their own environment in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check faults doctor compare clean
+.PHONY: help demo test check faults doctor compare gpu-check clean
 
 # The first python that is new enough; `make PYTHON=/path/to/python3.12 demo` takes another.
 NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -17,6 +17,7 @@ help:
 	@echo "make check     ruff, mypy, codespell"
 	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
+	@echo "make gpu-check the plugin's kernels on this machine's GPU: right, and how fast"
 	@echo "make clean     remove the environment and caches; data, models and runs stay"
 
 demo: $(INSTALLED)
@@ -39,6 +40,9 @@ doctor: $(INSTALLED)
 
 compare: $(INSTALLED)
 	@$(BIN)/python -m pipelines.cli compare
+
+gpu-check: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.plugin docs/benchmarks
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

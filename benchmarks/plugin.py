@@ -48,8 +48,6 @@ TILES = {
     "128x128": kernels.TILE_128X128,
     "128x256": kernels.TILE_128X256,
 }
-SPLITS = (1, 2, 3, 4, 6)
-"""Parts of the sum that run side by side: timed one by one, to see whether the kernels' own choice is right."""
 MEASURED = "median of 15 replays of a CUDA graph of 10 calls each; inputs stay in the cache, as in a stream"
 
 
@@ -62,11 +60,13 @@ class Sizes:
     kernels: tuple[int, ...]
     pairs: tuple[int, ...]
     """Numbers of short-term frames, over which the once-per-frame part is spread."""
+    splits: tuple[int, ...]
+    """Parts of the sum that run side by side: timed one by one, to see whether the kernels' own choice is right."""
     random_cases: int
 
 
-FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), 200)
-REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), 2)
+FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), (1, 2, 3, 4, 6), 200)
+REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), (1, 2), 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +261,12 @@ def time_case(bench: Bench, case: Case) -> Iterator[Row]:
         with tf32(what == "torchvision TF32"):
             yield {**head, "what": what, "pairs": 1, "us per pair": timed(bench, prepare)}
     yield {**head, "what": "floor, whole", "pairs": 1, "us per pair": whole_floor(bench.ceilings, case)}
+    for pairs in bench.sizes.pairs:
+        several = replace(case, batch=pairs)
+        prepared = ways(bench, several, make(several).on(bench.device))
+        for what in ("torchvision float32", "ours half"):
+            us = timed(bench, prepared[what])
+            yield {**head, "what": what, "pairs": pairs, "us per pair": None if us is None else us / pairs}
     maps_us = timed(bench, lambda: product_of_maps(tensors))
     yield {**head, "what": "1x1 convolution to maps, half", "pairs": 1, "us per pair": maps_us}
     for pairs in (1, *bench.sizes.pairs):
@@ -293,7 +299,7 @@ def ways(bench: Bench, case: Case, tensors: Tensors) -> dict[str, Prepare]:
     for dtype in TOLERANCE:
         found[f"ours {name_of(dtype)}"] = partial(ours, dtype)
     for name, tile in TILES.items():
-        for splits in SPLITS:
+        for splits in bench.sizes.splits:
             what = f"ours half, tile {name}, {splits} parts"
             found[what] = partial(ours, torch.float16, algorithm=tile, splits=splits)
     return found
@@ -356,7 +362,8 @@ def goals(errors: list[Row], times: list[Row]) -> list[Row]:
     gain = None if half_error is None else half_error / by_what["ours half"]
     found = [_goal("error of torchvision half / ours half", "all", gain, 20.0)]
     for head in dict.fromkeys((row["map"], row["C"], row["k"]) for row in times):
-        us = {row["what"]: row["us per pair"] for row in times if (row["map"], row["C"], row["k"]) == head}
+        same = (row for row in times if (row["map"], row["C"], row["k"]) == head and row["pairs"] == 1)
+        us = {row["what"]: row["us per pair"] for row in same}
         where = f"{head[0]}, C = {head[1]}, k = {head[2]}"
         for other, aim in (("torchvision float32", 6.0), ("torchvision TF32", 2.0)):
             found.append(_goal(f"time of {other} / ours half", where, _ratio(us, other), aim))

@@ -13,6 +13,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
+from deploy.plugin.library import find_nvcc
 from pipelines.checkout import has_git
 from pipelines.tables import text_table
 
@@ -36,6 +37,7 @@ def examine(root: Path | None) -> list[Finding]:
         _threads,
         _gpu,
         _tensorrt,
+        _nvcc,
         _ffmpeg,
         lambda: _package("onnxruntime", "the onnx backend of `lstfe detect`"),
         lambda: _package("dvc", "the pipeline"),
@@ -121,6 +123,13 @@ def _tensorrt() -> Finding:
         note = f"{' and '.join(lacking)} would let TensorRT engines run here: pip install -e '.[tensorrt]'"
         return Finding("tensorrt", "absent", note)
     return Finding("tensorrt", "ok", f"{_version('tensorrt')} with pycuda {_version('pycuda')}")
+
+
+def _nvcc() -> Finding:
+    path = find_nvcc()
+    if path is None:
+        return Finding("nvcc", "absent", "CUDA's compiler would build the plugin of deploy/plugin")
+    return Finding("nvcc", "ok", f"{path}: builds the plugin of deploy/plugin")
 
 
 def _ffmpeg() -> Finding:

@@ -112,7 +112,8 @@ inline Choice choose(LstfeDeformConvParams const& p, Device const& device, size_
     for (int32_t algorithm = LSTFE_TILE_128X256; algorithm > LSTFE_SIMPLE && fitsTiles(p); --algorithm)
     {
         bool const wanted = p.algorithm == LSTFE_AUTO || p.algorithm == algorithm;
-        for (int32_t splits = p.splits > 0 ? most : 1; splits <= most && wanted && runsOn(device, p, algorithm); ++splits)
+        for (int32_t splits = p.splits > 0 ? most : 1; splits <= most && wanted && runsOn(device, p, algorithm);
+            ++splits)
         {
             int64_t const cost = costOf(p, device, {algorithm, splits});
             if (best.algorithm == LSTFE_SIMPLE || cost < least)

@@ -53,9 +53,9 @@ bool isIn(int32_t value, int32_t last)
 int32_t check(LstfeDeformConvParams const& p)
 {
     bool const sized = isSound(p.sampling) && p.channels > 0 && p.outChannels > 0 && p.groups > 0;
-    if (!sized || !areAtMost(kMAX_SIZE, {p.channels, p.outChannels}) || p.channels % p.groups != 0 || p.outChannels % p.groups != 0
-        || p.channels % p.sampling.offsetGroups != 0 || p.splits < 0 || !isIn(p.type, LSTFE_BFLOAT16)
-        || !isIn(p.layout, LSTFE_NHWC) || !isIn(p.algorithm, LSTFE_TILE_128X256))
+    if (!sized || !areAtMost(kMAX_SIZE, {p.channels, p.outChannels}) || p.channels % p.groups != 0
+        || p.outChannels % p.groups != 0 || p.channels % p.sampling.offsetGroups != 0 || p.splits < 0
+        || !isIn(p.type, LSTFE_BFLOAT16) || !isIn(p.layout, LSTFE_NHWC) || !isIn(p.algorithm, LSTFE_TILE_128X256))
     {
         return LSTFE_BAD_PARAMETERS;
     }

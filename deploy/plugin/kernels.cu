@@ -27,8 +27,8 @@ cudaError_t launchTile(LstfeDeformConvParams const& p, DeformConvTensors<T> cons
     TileSize const tile{Shape::kCELLS, Shape::kOUTS, Shape::sharedBytes(numTaps(p.sampling))};
     dim3 const grid(static_cast<uint32_t>(tilesDown(p, tile)), static_cast<uint32_t>(tilesAcross(p, tile)),
         static_cast<uint32_t>(split.count));
-    cudaError_t const error = launch(deformConvTile<T, Shape>, grid, Shape::kTHREADS, tile.sharedBytes,
-        stream, p, t, split);
+    cudaError_t const error
+        = launch(deformConvTile<T, Shape>, grid, Shape::kTHREADS, tile.sharedBytes, stream, p, t, split);
     if (error != cudaSuccess || split.count == 1)
     {
         return error;
@@ -38,8 +38,8 @@ cudaError_t launchTile(LstfeDeformConvParams const& p, DeformConvTensors<T> cons
 }
 
 template <typename T>
-int32_t runTiles(LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, int32_t algorithm, Split const& split,
-    void* stream)
+int32_t runTiles(
+    LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, int32_t algorithm, Split const& split, void* stream)
 {
     switch (algorithm)
     {
@@ -49,8 +49,7 @@ int32_t runTiles(LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, 
     }
 }
 
-int32_t runTiles(
-    LstfeDeformConvParams const&, DeformConvTensors<float> const&, int32_t, Split const&, void*)
+int32_t runTiles(LstfeDeformConvParams const&, DeformConvTensors<float> const&, int32_t, Split const&, void*)
 {
     return LSTFE_NOT_SUPPORTED; // float32 has no tensor cores that keep its precision
 }
@@ -89,11 +88,11 @@ int32_t runSampledSum(LstfeSampledSumParams const& p, SampledSumTensors<T> const
 }
 
 template <typename T>
-DeformConvTensors<T> deformConvTensors(void const* features, float const* offsets, float const* mask,
-    void const* weight, float const* bias, void* output)
+DeformConvTensors<T> deformConvTensors(
+    void const* features, float const* offsets, float const* mask, void const* weight, float const* bias, void* output)
 {
-    return {static_cast<T const*>(features), offsets, mask, static_cast<T const*>(weight), bias,
-        static_cast<T*>(output)};
+    return {
+        static_cast<T const*>(features), offsets, mask, static_cast<T const*>(weight), bias, static_cast<T*>(output)};
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 // C interface of the kernels: raw device pointers, a stream, a status. Neither TensorRT nor C++ is needed to call it.
 //
-// Shapes: N batch, C channels, O output channels, H x W input cells, h x w output cells, K = kernel height * width taps.
+// Shapes: N batch, C channels, O output channels, H x W input cells, h x w output cells, K taps of
+// the kernel.
 #ifndef LSTFE_PLUGIN_H
 #define LSTFE_PLUGIN_H
 
@@ -24,16 +25,16 @@ extern "C"
     //! How features, maps, weights and output lie in memory. Offsets and masks are always NCHW float32, bias float32.
     enum LstfeLayout
     {
-        LSTFE_NCHW = 0, //!< Channels first, weights O x C/groups x K.
-        LSTFE_NHWC = 1, //!< Channels last, padded to a multiple of 8 (TensorRT's kHWC8), weights O x K x C/groups likewise.
+        LSTFE_NCHW = 0,    //!< Channels first, weights O x C/groups x K.
+        LSTFE_NHWC = 1,    //!< Channels last, padded to a multiple of 8 (kHWC8), weights O x K x C/groups likewise.
         LSTFE_TAP_ROWS = 2 //!< Sampled sum only: maps N x K x cells x C as the PyTorch model keeps them, output NHWC.
     };
 
     enum LstfeAlgorithm
     {
         LSTFE_AUTO = 0,
-        LSTFE_SIMPLE = 1,       //!< Every type, layout and shape; one thread a cell and 8 output channels.
-        LSTFE_TILE_64X64 = 2,   //!< Tensor cores, NHWC half or bfloat16: cells x output channels of a block's tile.
+        LSTFE_SIMPLE = 1,     //!< Every type, layout and shape; one thread a cell and 8 output channels.
+        LSTFE_TILE_64X64 = 2, //!< Tensor cores, NHWC half or bfloat16: cells x output channels of a block's tile.
         LSTFE_TILE_128X128 = 3,
         LSTFE_TILE_128X256 = 4
     };

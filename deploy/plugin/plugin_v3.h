@@ -113,8 +113,8 @@ public:
     nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &attributeFields(); }
 
     //! While building, fields are ONNX attributes; at run time the state of getFieldsToSerialize.
-    nvinfer1::IPluginV3* createPlugin(char const*, nvinfer1::PluginFieldCollection const* fields,
-        nvinfer1::TensorRTPhase phase) noexcept override
+    nvinfer1::IPluginV3* createPlugin(
+        char const*, nvinfer1::PluginFieldCollection const* fields, nvinfer1::TensorRTPhase phase) noexcept override
     {
         if (fields == nullptr)
         {

@@ -49,8 +49,8 @@ struct Vector<float>
     }
     __device__ __forceinline__ static uint4 pack(float const (&sums)[kSIZE])
     {
-        return make_uint4(__float_as_uint(sums[0]), __float_as_uint(sums[1]), __float_as_uint(sums[2]),
-            __float_as_uint(sums[3]));
+        return make_uint4(
+            __float_as_uint(sums[0]), __float_as_uint(sums[1]), __float_as_uint(sums[2]), __float_as_uint(sums[3]));
     }
 };
 
@@ -75,7 +75,8 @@ __device__ __forceinline__ void addTapRows(
 }
 
 template <typename T>
-__global__ void __launch_bounds__(32 * kROW_CELLS, kROW_BLOCKS) sampledSumRows(LstfeSampledSumParams p, SampledSumTensors<T> t)
+__global__ void __launch_bounds__(32 * kROW_CELLS, kROW_BLOCKS)
+    sampledSumRows(LstfeSampledSumParams p, SampledSumTensors<T> t)
 {
     constexpr int32_t kSIZE = Vector<T>::kSIZE;
     Corners* const corners = reinterpret_cast<Corners*>(dynamicSharedMemory()); // [taps][kROW_CELLS]
@@ -139,8 +140,8 @@ template <typename T>
 cudaError_t launchRows(LstfeSampledSumParams const& p, SampledSumTensors<T> const& t, void* stream)
 {
     int32_t const outCells = outputHeight(p.sampling) * outputWidth(p.sampling);
-    dim3 const grid(static_cast<uint32_t>((outCells + kROW_CELLS - 1) / kROW_CELLS),
-        static_cast<uint32_t>(p.sampling.batch));
+    dim3 const grid(
+        static_cast<uint32_t>((outCells + kROW_CELLS - 1) / kROW_CELLS), static_cast<uint32_t>(p.sampling.batch));
     size_t const shared = sizeof(Corners) * static_cast<size_t>(numTaps(p.sampling) * kROW_CELLS);
     return launch(sampledSumRows<T>, grid, 32 * kROW_CELLS, shared, stream, p, t);
 }

@@ -88,8 +88,7 @@ LSTFE_HD Corners cornersOfTap(LstfeSampling const& s, float const* offsets, floa
     float const dx = offsets[(2 * plane + 1) * outCells + outCell];
     int32_t const gridY = outCell / outWidth * s.strideY - s.padTop + tap / s.kernelWidth * s.dilationY;
     int32_t const gridX = outCell % outWidth * s.strideX - s.padLeft + tap % s.kernelWidth * s.dilationX;
-    Corners corners
-        = cornersAt(static_cast<float>(gridY) + dy, static_cast<float>(gridX) + dx, s.height, s.width);
+    Corners corners = cornersAt(static_cast<float>(gridY) + dy, static_cast<float>(gridX) + dx, s.height, s.width);
     if (mask != nullptr)
     {
         float const modulation = mask[plane * outCells + outCell];

@@ -15,7 +15,7 @@ __global__ void deformConvSimple(LstfeDeformConvParams p, DeformConvTensors<T> t
 {
     int64_t const step = static_cast<int64_t>(gridDim.x) * blockDim.x;
     for (int64_t piece = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; piece < numDeformConvPieces(p);
-         piece += step)
+        piece += step)
     {
         deformConvPiece(p, t, piece);
     }
@@ -26,7 +26,7 @@ __global__ void sampledSumSimple(LstfeSampledSumParams p, SampledSumTensors<T> t
 {
     int64_t const step = static_cast<int64_t>(gridDim.x) * blockDim.x;
     for (int64_t piece = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; piece < numSampledSumPieces(p);
-         piece += step)
+        piece += step)
     {
         sampledSumPiece(p, t, piece);
     }

@@ -66,10 +66,10 @@ struct TileBlock
     int32_t groupChannels, groupOuts, rowChannels;
     int32_t group, firstCell, firstOut; //!< firstOut counts within the group.
     int32_t thread, lane, warpCell, warpOut;
-    float4* weights; //!< [taps][kCELLS] of the four corners.
+    float4* weights;  //!< [taps][kCELLS] of the four corners.
     int32_t* origins; //!< [taps][kCELLS] 4 * top left cell + 2 * (lower row differs) + (right column differs).
     T* stages;
-    int32_t tap;              //!< Of the step being fetched.
+    int32_t tap; //!< Of the step being fetched.
     uint4 rows[Shape::kSAMPLES][4];
     float sums[Shape::kWARP_CELLS / 16][Shape::kWARP_OUTS / 8][4];
 
@@ -117,10 +117,7 @@ struct TileBlock
     }
 
     //! First channel of a step, within the group.
-    __device__ __forceinline__ int32_t channelOf(int32_t step) const
-    {
-        return step / taps * kSTEP_CHANNELS;
-    }
+    __device__ __forceinline__ int32_t channelOf(int32_t step) const { return step / taps * kSTEP_CHANNELS; }
 
     __device__ __forceinline__ int32_t offsetGroupOf(int32_t step) const
     {
@@ -268,21 +265,16 @@ struct TileBlock
         for (int32_t step = begin; step < end; ++step)
         {
             int32_t const stage = (step - begin) % 2;
-            bool const more = step + 1 < end;
-            if (more)
+            // The last step is fetched twice: without a branch here, blending can go on while tensor cores multiply.
+            int32_t const next = step + 1 < end ? step + 1 : step;
+            if (offsetGroupOf(next) != offsetGroupOf(step))
             {
-                if (offsetGroupOf(step + 1) != offsetGroupOf(step))
-                {
-                    fillTable(offsetGroupOf(step + 1)); // nobody reads the table between the barrier and here
-                    __syncthreads();
-                }
-                fetch(step + 1, 1 - stage);
+                fillTable(offsetGroupOf(next)); // nobody reads the table between the barrier and here
+                __syncthreads();
             }
+            fetch(next, 1 - stage);
             multiply(stage);
-            if (more)
-            {
-                blendInto(1 - stage);
-            }
+            blendInto(1 - stage);
             __syncthreads();
         }
     }
@@ -340,16 +332,17 @@ __global__ void __launch_bounds__(Shape::kTHREADS)
     block.accumulate(steps * part / split.count, steps * (part + 1) / split.count);
     if (split.count == 1)
     {
-        block.forEachPair([&](int32_t cell, int32_t channel, float first, float second) {
-            storePair(p, t, cell, channel, first, second);
-        });
+        block.forEachPair([&](int32_t cell, int32_t channel, float first, float second)
+            { storePair(p, t, cell, channel, first, second); });
         return;
     }
     float* const partial = split.partial + static_cast<int64_t>(part) * block.allCells * p.outChannels;
-    block.forEachPair([&](int32_t cell, int32_t channel, float first, float second) {
-        float* const target = partial + static_cast<int64_t>(cell) * p.outChannels + channel;
-        *reinterpret_cast<float2*>(target) = make_float2(first, second);
-    });
+    block.forEachPair(
+        [&](int32_t cell, int32_t channel, float first, float second)
+        {
+            float* const target = partial + static_cast<int64_t>(cell) * p.outChannels + channel;
+            *reinterpret_cast<float2*>(target) = make_float2(first, second);
+        });
 }
 
 //! Adds the partial sums, in their order.

@@ -24,7 +24,17 @@ def test_this_machine_is_fit_and_every_part_has_its_line(project: Path) -> None:
     findings = _by_part(examine(project))
 
     assert is_fit(list(findings.values())), report(list(findings.values()))
-    assert findings.keys() >= {"python", "torch", "threads", "gpu", "tensorrt", "ffmpeg", "git", "disk"}
+    assert findings.keys() >= {
+        "python",
+        "torch",
+        "threads",
+        "gpu",
+        "tensorrt",
+        "nvcc",
+        "ffmpeg",
+        "git",
+        "disk",
+    }
     assert findings.keys() >= {"dvc", "mlflow", "prefect", "fastapi", "sqlalchemy"}
     assert all(finding.note for finding in findings.values())
 

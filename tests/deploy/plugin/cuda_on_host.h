@@ -112,7 +112,6 @@ struct Thread
     std::vector<Copy> copies;
     void const* row = nullptr; // what this lane shows the others of its warp
     uint32_t a[4] = {}, b[2] = {};
-
 };
 
 struct Range
@@ -469,7 +468,10 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, s
     block.grid = grid;
     block.size = dim3(threads);
     block.threads.resize(threads);
-    block.kernel = [&] { kernel(arguments...); };
+    block.kernel = [&]
+    {
+        kernel(arguments...);
+    };
     size_t const vectors = (sharedBytes + 15) / 16;
     for (block.index.z = 0; block.index.z < grid.z; ++block.index.z)
     {

@@ -31,15 +31,15 @@ namespace
 
 int32_t gChecks = 0;
 
-#define CHECK(condition)                                                                                              \
-    do                                                                                                                \
-    {                                                                                                                 \
-        ++gChecks;                                                                                                    \
-        if (!(condition))                                                                                             \
-        {                                                                                                             \
-            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                                              \
-            std::exit(1);                                                                                             \
-        }                                                                                                             \
+#define CHECK(condition)                                                 \
+    do                                                                   \
+    {                                                                    \
+        ++gChecks;                                                       \
+        if (!(condition))                                                \
+        {                                                                \
+            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
+            std::exit(1);                                                \
+        }                                                                \
     } while (false)
 
 #if NV_TENSORRT_MAJOR >= 10
@@ -183,8 +183,8 @@ void destroy(AnyPlugin* plugin);
 std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder);
 bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors);
 size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs);
-int32_t run(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory,
-    void* workspace);
+int32_t run(
+    AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory, void* workspace);
 DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs);
 
 std::vector<Size> sizesOf(DimsExprs const& dims)
@@ -282,8 +282,8 @@ size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& input
     return buildOf(plugin).getWorkspaceSize(largest.data(), static_cast<int32_t>(inputs.size()), nullptr, 1);
 }
 
-int32_t run(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory,
-    void* workspace)
+int32_t run(
+    AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory, void* workspace)
 {
     int32_t const inputs = static_cast<int32_t>(tensors.size()) - 1;
     IPluginV3* const attached = runtimeOf(plugin).attachToContext(nullptr);
@@ -353,8 +353,8 @@ size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& input
     return plugin.getWorkspaceSize(inputs.data(), static_cast<int32_t>(inputs.size()), nullptr, 1);
 }
 
-int32_t run(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory,
-    void* workspace)
+int32_t run(
+    AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory, void* workspace)
 {
     AnyPlugin* const copy = plugin.clone();
     CHECK(copy != nullptr && copy != &plugin && copy->initialize() == 0);
@@ -375,8 +375,8 @@ DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs)
 
 // --------------------------------------------------------------------------------------------------------- checks
 
-PluginTensorDesc tensor(std::initializer_list<Size> sizes, DataType type = DataType::kFLOAT,
-    TensorFormat format = TensorFormat::kLINEAR)
+PluginTensorDesc tensor(
+    std::initializer_list<Size> sizes, DataType type = DataType::kFLOAT, TensorFormat format = TensorFormat::kLINEAR)
 {
     PluginTensorDesc result{};
     for (Size const size : sizes)
@@ -573,8 +573,10 @@ bool areClose(std::vector<float> const& first, std::vector<float> const& second)
 void checkConvolution(OwnCreator& creator, bool hasBias)
 {
     AnyPlugin* const plugin = create(creator,
-        {{"pads", {1, 1, 1, 1}}, {"strides", {1, 2}}, {"has_bias", {hasBias}}, {"has_mask", {!hasBias}}, {"group", {2}}});
-    std::vector<float> features = numbers(4 * 5 * 7, 1), weight = numbers(6 * 2 * 9, 2), offsets = numbers(18 * 5 * 4, 3);
+        {{"pads", {1, 1, 1, 1}}, {"strides", {1, 2}}, {"has_bias", {hasBias}}, {"has_mask", {!hasBias}},
+            {"group", {2}}});
+    std::vector<float> features = numbers(4 * 5 * 7, 1), weight = numbers(6 * 2 * 9, 2),
+                       offsets = numbers(18 * 5 * 4, 3);
     std::vector<float> extra = numbers(9 * 5 * 4, 4), output(6 * 5 * 4), expected(6 * 5 * 4);
     LstfeDeformConvParams const params{samplingOf(5, 7), 4, 6, 2, 0, LSTFE_FLOAT32, LSTFE_NCHW, 0, 0};
     CHECK(lstfe_deform_conv2d_host(&params, features.data(), offsets.data(), hasBias ? nullptr : extra.data(),
@@ -597,15 +599,15 @@ void checkConvolution(OwnCreator& creator, bool hasBias)
 
 void checkSum(OwnCreator& creator)
 {
-    AnyPlugin* const plugin
-        = create(creator, {{"pads", {1, 1, 1, 1}}, {"strides", {1, 2}}, {"has_bias", {1}}, {"has_mask", {1}}, {"relu", {1}}});
+    AnyPlugin* const plugin = create(
+        creator, {{"pads", {1, 1, 1, 1}}, {"strides", {1, 2}}, {"has_bias", {1}}, {"has_mask", {1}}, {"relu", {1}}});
     std::vector<float> maps = numbers(18 * 5 * 7, 1), offsets = numbers(18 * 5 * 4, 3), bias = numbers(2, 5);
     std::vector<float> mask = numbers(9 * 5 * 4, 4), output(2 * 5 * 4), expected(2 * 5 * 4);
     LstfeSampledSumParams const params{samplingOf(5, 7), 2, 1, LSTFE_FLOAT32, LSTFE_NCHW};
     CHECK(lstfe_sampled_sum_host(&params, maps.data(), offsets.data(), mask.data(), bias.data(), expected.data())
         == LSTFE_OK);
-    std::vector<PluginTensorDesc> const tensors{tensor({1, 18, 5, 7}), tensor({1, 18, 5, 4}), tensor({2}),
-        tensor({1, 9, 5, 4}), tensor({1, 2, 5, 4})};
+    std::vector<PluginTensorDesc> const tensors{
+        tensor({1, 18, 5, 7}), tensor({1, 18, 5, 4}), tensor({2}), tensor({1, 9, 5, 4}), tensor({1, 2, 5, 4})};
     CHECK(run(*plugin, tensors, {maps.data(), offsets.data(), bias.data(), mask.data(), output.data()}, nullptr) == 0);
     CHECK(areClose(output, expected));
     destroy(plugin);
@@ -629,9 +631,10 @@ void checkTensorCores(OwnCreator& creator)
     std::vector<float> offsets(18 * 16, 0.F);
     std::vector<Vector> workspace(workspaceOf(*plugin, tensors) / sizeof(Vector));
     CHECK(!workspace.empty());
-    CHECK(run(*plugin, tensors, {features.data(), weight.data(), offsets.data(), output.data()}, workspace.data()) == 0);
-    CHECK(output[5].halves[0] == 0x6080U);  // 9 * 64 inside
-    CHECK(output[0].halves[7] == 0x5c00U);  // 4 * 64 in a corner
+    CHECK(
+        run(*plugin, tensors, {features.data(), weight.data(), offsets.data(), output.data()}, workspace.data()) == 0);
+    CHECK(output[5].halves[0] == 0x6080U); // 9 * 64 inside
+    CHECK(output[0].halves[7] == 0x5c00U); // 4 * 64 in a corner
     destroy(plugin);
 }
 

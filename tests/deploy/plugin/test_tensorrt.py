@@ -13,6 +13,7 @@ from deploy.plugin.library import SOURCE_DIR, compile_sources, find_cuda_include
 
 VERSIONS = ("8.5.3", "8.6.1", "10.3", "10.13", "11.1")
 HERE = Path(__file__).parent
+PLUGIN_SOURCES = [str(SOURCE_DIR / name) for name in ("attributes.cpp", "operation.cpp", "plugin.cpp")]
 
 
 def headers_of(version: str) -> Path:
@@ -49,7 +50,7 @@ def test_the_plugin_passes_the_harness(
     program = tmp_path / "harness"
     sources = [
         str(HERE / "harness.cpp"),
-        *(str(SOURCE_DIR / name) for name in ("operation.cpp", "plugin.cpp")),
+        *PLUGIN_SOURCES,
     ]
     library = Path(emulated_library._name)
     compile_with(
@@ -66,9 +67,15 @@ def test_the_plugin_passes_the_harness(
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_plugin_leaves_nothing_for_libnvinfer_to_bring(version: str, gxx: str, tmp_path: Path) -> None:
     plugin = tmp_path / "plugin.so"
-    sources = [str(SOURCE_DIR / name) for name in ("operation.cpp", "plugin.cpp")]
     compile_with(
-        headers_of(version), gxx, *sources, "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(plugin)
+        headers_of(version),
+        gxx,
+        *PLUGIN_SOURCES,
+        "-shared",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-o",
+        str(plugin),
     )
     symbols = subprocess.run(["nm", "-DC", str(plugin)], capture_output=True, text=True, check=True).stdout
     # Versioned ones are of the C and C++ libraries.
