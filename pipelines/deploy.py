@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
+from pathlib import Path
 
+import deploy as deploy_package
+import lstfe
+from deploy import mlflow_model
 from deploy.bundle import MANIFEST_FILE, write_bundle
 from pipelines.command import run_command
 from pipelines.identity import current_commit
 from pipelines.paths import DEPLOYED, EXPORTED
+from pipelines.tracked_model import ModelFiles
 from pipelines.tracking import continue_run
 from pipelines.trained import RUN, WEIGHTS, load_config_as_trained, load_label_names, load_record
 
@@ -28,7 +34,22 @@ def deploy() -> None:
         )
         run.set_tags({"bundle.version": bundle.manifest.model_version})
         run.log_files([DEPLOYED / MANIFEST_FILE], "deployed")
+        run.log_model(_model_files())
     logger.info("deployed %s, version %s", DEPLOYED, bundle.manifest.model_version)
+
+
+def _model_files() -> ModelFiles:
+    packages = ("numpy", "onnxruntime", "pandas", "pydantic", "ruamel.yaml")
+    return ModelFiles(
+        data=DEPLOYED,
+        loader_module=mlflow_model.__name__,
+        code=(Path(deploy_package.__path__[0]), Path(lstfe.__path__[0])),
+        requirements=tuple(f"{package}=={version(package)}" for package in packages),
+        input_name=mlflow_model.INPUT_NAME,
+        input_type=mlflow_model.INPUT_TYPE,
+        input_shape=mlflow_model.INPUT_SHAPE,
+        columns=mlflow_model.COLUMNS,
+    )
 
 
 if __name__ == "__main__":

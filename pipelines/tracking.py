@@ -27,6 +27,7 @@ from pipelines.environment import apply_default_settings
 from pipelines.identity import lock_md5, origin_tags
 from pipelines.journal import Entry, Journal, read_journal
 from pipelines.paths import work_dir
+from pipelines.tracked_model import ModelFiles, log_model
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,10 @@ class Run:
     def log_folder(self, source: Path, folder: str) -> None:
         """Copy all files of a folder into the run's `folder`."""
         self._attempt(lambda client, run_id: client.log_artifacts(run_id, str(source), folder))
+
+    def log_model(self, model: ModelFiles) -> None:
+        """Store a bundle as the run's MLflow model, `runs:/RUN/model`, with its signature and the code to run it."""
+        self._attempt(lambda client, run_id: log_model(client, run_id, model))
 
     def log_data_set(self, name: str, md5: str, *, split: str) -> None:
         """Note the data that a stage has looked at; the same data again changes nothing."""

@@ -221,11 +221,15 @@ def test_some_libraries_are_for_the_upper_floors(folders: tuple[str, ...], forbi
 
 
 @pytest.mark.parametrize(
-    ("library", "importer"), [("mlflow", "pipelines/tracking.py"), ("prefect", "pipelines/flows.py")]
+    ("library", "importers"),
+    [
+        ("mlflow", {"pipelines/tracking.py", "pipelines/tracked_model.py"}),
+        ("prefect", {"pipelines/flows.py"}),
+    ],
 )
-def test_each_tool_has_one_importer(library: str, importer: str) -> None:
+def test_each_tool_has_its_importers_and_no_other(library: str, importers: set[str]) -> None:
     found = {path.as_posix() for path in sources(*PACKAGES) if library in top_levels(path)}
-    assert found == {importer}
+    assert found == importers
 
 
 def test_pipelines_hold_no_tensors() -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
@@ -228,7 +229,22 @@ def test_one_run_carries_parameters_losses_scores_pictures_and_hashes(reproduced
         "deployed",
         "evaluated",
         "exported",
+        "model",
     ]
+
+
+def test_the_runs_model_has_a_signature_and_detects(reproduced: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient, pyfunc
+
+    client = MlflowClient(f"sqlite:///{reproduced}/.work/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("lstfe").experiment_id])
+    model = pyfunc.load_model(client.download_artifacts(run.info.run_id, "model", str(tmp_path)))
+    signature = model.metadata.signature
+
+    table = model.predict(np.zeros((3, 96, 128, 3), np.uint8))
+
+    assert signature.inputs.input_names() == ["frames"]
+    assert signature.outputs.input_names() == list(table.columns)
 
 
 def test_dvc_shows_metrics_and_plots(reproduced: Path) -> None:

@@ -1,0 +1,53 @@
+"""A deployed bundle as an MLflow model: what the registry can hold, and any MLflow client can load."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = "model"
+"""Of the run's artifacts: `runs:/RUN/model` is the model's address."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFiles:
+    """What an MLflow model of the flavour `python_function` is made of."""
+
+    data: Path
+    loader_module: str
+    """Has `_load_pyfunc(data)`."""
+    code: tuple[Path, ...]
+    """Packages that the loader needs and that cannot be installed by name."""
+    requirements: tuple[str, ...]
+    """Packages that can, `name==version`."""
+    input_name: str
+    input_type: Any
+    """NumPy type."""
+    input_shape: tuple[int, ...]
+    """-1 = any."""
+    columns: Mapping[str, str]
+    """Of the table that comes out: name -> MLflow's name of the type."""
+
+
+def log_model(client: Any, run_id: str, model: ModelFiles) -> None:
+    """Store a model with its signature in a run; `client` is MLflow's."""
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    frames = TensorSpec(model.input_type, model.input_shape, model.input_name)
+    columns = [ColSpec(kind, name) for name, kind in model.columns.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FOLDER
+        pyfunc.save_model(
+            path,
+            loader_module=model.loader_module,
+            data_path=str(model.data),
+            code_paths=[str(package) for package in model.code],
+            pip_requirements=list(model.requirements),
+            signature=ModelSignature(Schema([frames]), Schema(columns)),
+        )
+        client.log_artifacts(run_id, str(path), FOLDER)
