@@ -130,7 +130,7 @@ def _ratio(bare: Sequence[Times], loaded: Sequence[Times], place: int) -> str:
 def _frames_of_clips(prepared: Path, num_clips: int, num_workers: int) -> list[list[Place]]:
     """Return the different frames that each measured clip shows."""
     first = _NUM_AHEAD * num_workers
-    batches = make_loader(_config(num_clips, 0), prepared, start_iteration=first)
+    batches = make_loader(_config(num_clips, 0), *load_split(prepared, "train"), start_iteration=first)
     clips = chain.from_iterable(islice(batches, num_clips // _BATCH_SIZE))
     return [[(clip.video, index) for index in sorted(set(clip.frame_indices))] for clip in clips]
 
@@ -161,7 +161,7 @@ def _decode_all(jpegs: Sequence[bytes], barrier: Barrier, report: Callable[[floa
 
 def _loading_seconds(prepared: Path, num_clips: int, num_workers: int) -> Times:
     """Load `num_clips` in full swing, as much decoded ahead at the end as at the start: (wall, processor) seconds."""
-    batches = make_loader(_config(num_clips, num_workers), prepared)
+    batches = make_loader(_config(num_clips, num_workers), *load_split(prepared, "train"))
     for _ in range(_NUM_AHEAD * num_workers):
         next(batches)
     started, processor = time.perf_counter(), _processor_seconds()
@@ -255,7 +255,7 @@ _SMALL = ModelConfig(image_short_side=240, image_long_side=320)
 
 def _one_clip(prepared: Path) -> tuple[list[bytes], Clip]:
     _, store = load_split(prepared, "train")
-    (clip, *_) = next(make_loader(_config(4, 0), prepared))
+    (clip, *_) = next(make_loader(_config(4, 0), *load_split(prepared, "train")))
     return store.read_jpegs(clip.video, clip.frame_indices), clip
 
 

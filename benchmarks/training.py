@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.clips import describe_machine
 from lstfe.config import BackboneConfig, Config, ModelConfig, PrepareConfig, RelationConfig, TrainConfig
 from lstfe.data.prepare import prepare_data_set
-from lstfe.data.renderer import render_data_set
+from lstfe.data.rendering.renderer import render_data_set
 from lstfe.data.sampling import clip_layout
 from lstfe.data.transforms import collate
 from lstfe.model.detector import LSTFENet

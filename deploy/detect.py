@@ -35,6 +35,8 @@ class DetectionRun:
     num_frames: int
     num_detections: int
     """Of any score, as in detections.json."""
+    num_drawn: int
+    """With the score that it takes to be drawn."""
     stopped: bool
     """Whether Ctrl-C (or SIGTERM) ended it early."""
 
@@ -42,7 +44,8 @@ class DetectionRun:
     def message(self) -> str:
         """Say in one line what there is and where."""
         begin = "stopped early: " if self.stopped else ""
-        written = f"{begin}{self.num_frames} frames, {self.num_detections} detections"
+        found = f"{self.num_drawn} detections drawn, {self.num_detections} of any score"
+        written = f"{begin}{self.num_frames} frames, {found}"
         if self.num_frames == 0:
             return f"{written} -> {self.output_dir / DETECTIONS_FILE}"
         return f"{written} -> {self.output_dir / VIDEO_FILE}, {self.output_dir / DETECTIONS_FILE}"
@@ -86,7 +89,9 @@ def detect_source(
         for frame, detections in _detect(detector, frames, stop):
             output.write(frame, detections)
             bar.update()
-    return DetectionRun(output.directory, output.num_frames, output.num_detections, stop.requested)
+    return DetectionRun(
+        output.directory, output.num_frames, output.num_detections, output.num_drawn, stop.requested
+    )
 
 
 def _prime(detector: StreamDetector, frames: FrameSource, stop: StopRequest) -> None:

@@ -37,6 +37,7 @@ class DetectionOutput:
         self.directory = directory
         self.num_frames = 0
         self.num_detections = 0
+        self.num_drawn = 0
         self._name = name
         self._frame_rate = frame_rate
         self._label_names = label_names
@@ -56,6 +57,7 @@ class DetectionOutput:
             begin = ",\n" if self.num_detections else "\n"
             self._write_text(begin + json.dumps(asdict(record), ensure_ascii=False))
             self.num_detections += 1
+        self.num_drawn += int((detections.scores >= self._score_threshold).sum())
         self.num_frames += 1
 
     def __enter__(self) -> DetectionOutput:

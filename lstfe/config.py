@@ -540,16 +540,27 @@ class EvaluateConfig:
     __pydantic_config__ = _STRICT
 
     split: Literal["train", "val", "test"] = "test"
-    protocols: tuple[Literal["coco", "voc07"], ...] = ("coco", "voc07")
+    protocols: tuple[Literal["coco", "voc07", "mega_vid", "ilsvrc"], ...] = ("coco", "voc07")
+    """Presets that the detections are scored by; docs/evaluation.md."""
     frame_stride: int = 1
     """Score every n-th frame of each video (every frame is still streamed through the detector)."""
     num_pictures: int = 12
     """Pictures of the worst misses."""
+    num_threads: int = 1
+    """CPU threads of each process. The last bits of the detections depend on it, but not on how many processes there
+    are (LSTFE_NPROC): processes of one thread each are also the faster way to use several cores."""
+    resamples: int = 1000
+    """Resamples of the videos that the 95 % intervals come from; 0 = no intervals."""
+    seed: int = 0
+    """Of the resamples."""
 
     def __post_init__(self) -> None:
         _require(bool(self.protocols), "evaluate.protocols must name at least one protocol")
         _require(self.frame_stride >= 1, f"evaluate.frame_stride must be >= 1, got {self.frame_stride}")
         _require(self.num_pictures >= 0, f"evaluate.num_pictures must be >= 0, got {self.num_pictures}")
+        _require(self.num_threads >= 1, f"evaluate.num_threads must be >= 1, got {self.num_threads}")
+        _require(self.resamples >= 0, f"evaluate.resamples must be >= 0, got {self.resamples}")
+        _require(self.seed >= 0, f"evaluate.seed must be >= 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,6 +103,42 @@ def profile(
 
 
 @app.command()
+def score(
+    ground_truth: Annotated[Path, typer.Option(help="COCO-VID or COCO annotations, JSON.")],
+    detections: Annotated[
+        Path, typer.Option(help="What `lstfe detect` writes, or a COCO list of results, JSON.")
+    ],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="coco, voc07, mega_vid, ilsvrc or all; may be given more than once. All unless given."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Where the report goes: one HTML file.")] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Resamples of the videos for 95 % intervals; 1000 for a report, else 0."),
+    ] = None,
+    frame_stride: Annotated[int, typer.Option(min=1, help="Score every n-th frame of each video.")] = 1,
+) -> None:
+    """Score any detector's output by the field's protocols, side by side; docs/evaluation.md."""
+    from pipelines.scoring import EVERY, score_files
+
+    print(
+        score_files(
+            ground_truth,
+            detections,
+            protocol or [EVERY],
+            output=output,
+            report=report,
+            resamples=resamples,
+            frame_stride=frame_stride,
+        )
+    )
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has, and what each missing part would give."""
     from pipelines.doctor import examine, is_fit, report

@@ -8,11 +8,12 @@ from pathlib import Path
 from lstfe.errors import UserError
 from pipelines.checkout import settle_git
 from pipelines.command import StageError
+from pipelines.differences import differences
 from pipelines.environment import child_environment
 from pipelines.identity import current_commit
 from pipelines.paths import EVALUATED, TRAINED
 from pipelines.stage import Report, forget_experiment, run_group
-from pipelines.tables import FIGURES, comparison, read_scores, score_row, text_table
+from pipelines.tables import FIGURES, newest_by_method, read_scores, score_row, text_table
 from pipelines.tracking import finished_runs
 from pipelines.trained import load_record
 
@@ -39,13 +40,26 @@ def train_comparator(method: str, *, root: Path, report: Report) -> None:
 
 
 def compared_runs() -> str:
-    """Return a table with the newest run of each method that had the current run's data and budget."""
+    """Return a table with the newest run of each method that had the current run's data and budget.
+
+    Beside the scores stands each one's difference to the current run, with its 95 % interval over videos.
+    """
     runs = finished_runs()
     current = next((run for run in runs if run["id"] == load_record()["run_id"]), None)
-    rows = comparison([current, *runs], like=current) if current else []
-    if not rows:
-        rows = [["this work tree", *score_row(read_scores(EVALUATED / "metrics.json")), ""]]
-    return text_table(("method", *FIGURES, "MLflow run"), rows)
+    if current is None or not (newest := newest_by_method([current, *runs], like=current)):
+        rows = [["this work tree", *score_row(read_scores(EVALUATED / "metrics.json")), "", ""]]
+    else:
+        apart = differences(current, [run for run in newest.values() if run is not current])
+        rows = [
+            [
+                method,
+                *score_row(run["metrics"]),
+                apart.get(run["id"], ""),
+                run["tags"].get("mlflow.runName", ""),
+            ]
+            for method, run in newest.items()
+        ]
+    return text_table(("method", *FIGURES, f"{FIGURES[0]} difference", "MLflow run"), rows)
 
 
 def require_trained() -> None:

@@ -89,7 +89,7 @@ def closing_screen(note: str | None) -> str:
         "",
         f"annotated video   {DEMO / 'annotated.mp4'}",
         f"detections        {DEMO / 'detections.json'}",
-        f"scores, misses    {EVALUATED}/metrics.json, {EVALUATED}/pictures/",
+        f"scores, misses    {EVALUATED}/report.html, {EVALUATED}/metrics.json",
         f"deployed bundle   {DEPLOYED}",
         f"MLflow runs       DO_NOT_TRACK=true {tools}/mlflow ui --workers 1 "
         "--backend-store-uri sqlite:///.work/mlflow.db",

@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
+from lstfe.config import Config
 from lstfe.data.prepared import load_split
-from lstfe.evaluation.curves import write_curves
-from lstfe.evaluation.inference import detect_split
-from lstfe.evaluation.misses import write_misses
-from lstfe.evaluation.protocols import flatten_scores, score
-from lstfe.evaluation.records import save_detections
+from lstfe.evaluation.results import write_results
+from lstfe.evaluation.sharding import detect_in_shards
 from lstfe.training.distributed import current_world
 from pipelines.command import run_command
-from pipelines.paths import EVALUATED, PREPARED
+from pipelines.identity import code_md5, detection_key, files_md5, prepared_md5
+from pipelines.launch import launch_processes, processes_to_detect
+from pipelines.paths import EVALUATED, PREPARED, work_dir
 from pipelines.tables import FIGURES, read_scores, score_row, text_table
 from pipelines.tracking import continue_run
-from pipelines.trained import RUN, write_json
+from pipelines.trained import RUN, WEIGHTS, load_config_as_trained
 from pipelines.trained_model import load_trained
 
 logger = logging.getLogger("pipelines.evaluate")
 
 
 def evaluate() -> None:
-    """Stream a split through the trained detector, score it, and picture the worst misses."""
-    model, config = load_trained()
-    model.to(current_world().device)
+    """Stream a split through the trained detector, score it, and show where it fails."""
+    config = load_config_as_trained()
     prepared, wanted = PREPARED / config.data.name, config.evaluate
     annotations, store = load_split(prepared, wanted.split)
+    num_videos, num_frames = len(annotations.images_by_video), len(annotations.images)
+    launch_processes(
+        "pipelines.evaluate",
+        lambda: processes_to_detect(num_videos, num_frames, num_threads=wanted.num_threads),
+    )
+    model, config = load_trained()
+    state_dir = work_dir() / "detections" / _detection_key(config)
+    records = detect_in_shards(model, config, annotations, store, state_dir=state_dir, progress=_show)
+    if records is None:
+        return  # rank 0 has all of them
+    title = f"Evaluation of {config.model.method} on {config.data.name}"
     with continue_run(RUN, stage="evaluate") as run:
-        records = detect_split(model, config, prepared, wanted.split, progress=_show)
-        stride = wanted.frame_stride
-        scores = score(annotations, records, wanted.protocols, frame_stride=stride, split=wanted.split)
-        EVALUATED.mkdir(parents=True, exist_ok=True)
-        write_json(EVALUATED / "metrics.json", scores)
-        save_detections(records, EVALUATED / "detections.json")
-        plots = EVALUATED / "plots"
-        curves = write_curves(annotations, records, wanted.protocols, plots, frame_stride=stride)
-        pictures = write_misses(
-            annotations,
-            records,
-            store,
-            EVALUATED / "pictures",
-            num_pictures=wanted.num_pictures,
-            frame_stride=stride,
-        )
-        run.log_summary(flatten_scores(scores))
-        run.log_files([EVALUATED / "metrics.json", *curves], "evaluated")
-        run.log_files(pictures, "evaluated/pictures")
+        run.log_data_set(config.data.name, prepared_md5(config.data.name), split=wanted.split)
+        run.log_summary(write_results(EVALUATED, annotations, records, store, wanted, title=title))
+        run.log_folder(EVALUATED, "evaluated")
+    shutil.rmtree(state_dir)
     logger.info("%s", text_table(FIGURES, [score_row(read_scores(EVALUATED / "metrics.json"))]))
+
+
+def _detection_key(config: Config) -> str:
+    return detection_key(
+        config,
+        device=current_world().device.type,
+        weights_md5=files_md5([WEIGHTS]),
+        data_md5=prepared_md5(config.data.name),
+        code_md5=code_md5("evaluate"),
+    )
 
 
 def _show(done: int, total: int) -> None:

@@ -32,6 +32,14 @@ def train_key(config: Config, *, data_md5: str, code_md5: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
+def detection_key(config: Config, *, device: str, weights_md5: str, data_md5: str, code_md5: str) -> str:
+    """Name the detections that weights, settings, data and code define; how they are scored is no part of it."""
+    sections = {name: dataclasses.asdict(getattr(config, name)) for name in ("model", "inference")}
+    settings = [sections, config.evaluate.split, config.evaluate.num_threads, device]
+    identity = json.dumps([settings, weights_md5, data_md5, code_md5], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
 def prepared_md5(name: str) -> str:
     """Return the hash of the prepared data set: DVC's where dvc.lock has it, else one over its files."""
     directory = PREPARED / name

@@ -1,4 +1,4 @@
-"""One training process or many: the environment says, because their number is no part of an experiment.
+"""One process of a stage or many: the environment may say, because their number is no part of an experiment.
 
 `python -m pipelines.launch TORCHRUN_ARGUMENTS` is torchrun with exit codes that say how the training ended.
 """
@@ -9,26 +9,34 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from lstfe.errors import UserError
 
 PROCESSES = "LSTFE_NPROC"
-"""Training processes of this machine; without it, one a visible GPU."""
+"""Processes of a stage on this machine; without it, one a visible GPU (to evaluate on CPUs, several)."""
 MICRO_BATCH = "LSTFE_MICRO_BATCH"
 """Most clips that a process puts through the network at a time; without it, its share of the batch."""
 MAX_RESTARTS = 3
 SHUTDOWN_SECONDS = 60
 """How long torchrun waits for its processes to save, once it is told to stop."""
 
+
+_MOST_CPU_PROCESSES = 8  # each takes about a gigabyte
+_FRAMES_WORTH_A_PROCESS = 300
+
 logger = logging.getLogger(__name__)
 
 
-def launch_processes(module: str, *, batch_size: int) -> None:
-    """Become torchrun with several processes of `module`, unless one is enough or torchrun is there."""
+def launch_processes(module: str, num_wanted: Callable[[], int]) -> None:
+    """Become torchrun with several processes of `module`, unless one is enough or torchrun is there.
+
+    LSTFE_NPROC says how many, else `num_wanted`.
+    """
     if "RANK" in os.environ:
         return
-    num_processes = _number(PROCESSES) or _num_gpus_for(batch_size)
+    num_processes = _number(PROCESSES) or num_wanted()
     if num_processes > 1:
         _become_torchrun(module, num_processes)
 
@@ -47,7 +55,7 @@ def _number(variable: str) -> int | None:
     return int(text)
 
 
-def _num_gpus_for(batch_size: int) -> int:
+def processes_to_train(batch_size: int) -> int:
     """Return the most visible GPUs, at least 1, that can share a batch equally."""
     from lstfe.training.distributed import num_visible_gpus
 
@@ -61,6 +69,15 @@ def _num_gpus_for(batch_size: int) -> int:
             batch_size,
         )
     return shared
+
+
+def processes_to_detect(num_videos: int, num_frames: int, *, num_threads: int) -> int:
+    """Return how many processes are worth their start: one a visible GPU, else one for each `num_threads` cores."""
+    from lstfe.training.distributed import num_visible_gpus
+
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    devices = num_visible_gpus() or min(cores // num_threads, _MOST_CPU_PROCESSES)
+    return max(1, min(devices, num_videos, num_frames // _FRAMES_WORTH_A_PROCESS))
 
 
 def _become_torchrun(module: str, num_processes: int) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from lstfe.data.renderer import render_data_set
+from lstfe.data.rendering.renderer import render_data_set
 from lstfe.params import load_config
 from pipelines.command import run_command
 from pipelines.paths import EMBEDDED, PARAMS, RAW

@@ -51,13 +51,23 @@ def comparison(
     runs: Sequence[Mapping[str, Any]], *, like: Mapping[str, Any] | None = None
 ) -> list[list[str]]:
     """Return one row per method, from its newest scored run; `like` limits them to its data and budget."""
-    newest: dict[str, list[str]] = {}
+    return [
+        [method, *score_row(run["metrics"]), run["tags"].get("mlflow.runName", "")]
+        for method, run in newest_by_method(runs, like=like).items()
+    ]
+
+
+def newest_by_method(
+    runs: Sequence[Mapping[str, Any]], *, like: Mapping[str, Any] | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """Return the newest scored run of each method; `like` limits them to its data and budget."""
+    newest: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         method = run["params"].get("model.method", "?")
         is_scored = any(name in run["metrics"] for name in FIGURES)
         if is_scored and method not in newest and (like is None or budget(run) == budget(like)):
-            newest[method] = [method, *score_row(run["metrics"]), run["tags"].get("mlflow.runName", "")]
-    return list(newest.values())
+            newest[method] = run
+    return newest
 
 
 def budget(run: Mapping[str, Any]) -> tuple[str | None, ...]:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -30,6 +31,8 @@ from pipelines.paths import work_dir
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "lstfe"
+SWEEP = "LSTFE_SWEEP"
+"""Environment variable: the name of the sweep that a training belongs to; its run is then nested below the sweep's."""
 JOURNAL_FILE = "history.jsonl"
 RUN_FILE = "run.json"
 
@@ -38,6 +41,9 @@ _DOWN_SECONDS = 60.0
 _PROBE_SECONDS = 3.0
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
 _MAX_DIGEST = 36
+_SWEEP_PARENT = "sweep.parent"
+_NAME_CHARACTERS = re.compile(r"[^\w\-. ]")  # what may stand in a quoted name of MLflow's filters
+_METRIC_CHARACTERS = re.compile(r"[^\w\-. :/]")  # names of classes are in names of metrics
 
 _Result = TypeVar("_Result")
 Action = Callable[[Any, str], _Result]
@@ -125,6 +131,14 @@ class Run:
 
         self._attempt(copy)
 
+    def log_folder(self, source: Path, folder: str) -> None:
+        """Copy all files of a folder into the run's `folder`."""
+        self._attempt(lambda client, run_id: client.log_artifacts(run_id, str(source), folder))
+
+    def log_data_set(self, name: str, md5: str, *, split: str) -> None:
+        """Note the data that a stage has looked at; the same data again changes nothing."""
+        self._attempt(lambda client, run_id: _log_data_set(client, run_id, name, md5, split=split))
+
     def log_text(self, text: str, name: str) -> None:
         """Store a text as the run's file `name`."""
         self._attempt(lambda client, run_id: client.log_text(run_id, text, name))
@@ -177,7 +191,7 @@ def training_run(config: Config, *, train_key: str, state_dir: Path, data_md5: s
         run_id = remembered if remembered and _exists(client, remembered) else None
         if run_id is None:
             run_id = _create(client, experiment_id, config, {"train.key": train_key, "data.md5": data_md5})
-            _log_data_set(client, run_id, config.data.name, data_md5)
+            _log_data_set(client, run_id, config.data.name, data_md5, split="train")
         state_dir.joinpath(RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
         client.update_run(run_id, status="RUNNING")
         _end_stale_runs(client, experiment_id, train_key, keep=run_id)
@@ -221,8 +235,22 @@ def tag_lock(run_file: Path) -> None:
     Store().attempt(tag)
 
 
+def fetch_file(run_id: str, path: str, destination: Path) -> Path | None:
+    """Copy a file of a run into a folder and return where it is; None where the run or MLflow lacks it."""
+
+    def fetch(client: Any, _: str) -> Path | None:
+        if path not in (file.path for file in client.list_artifacts(run_id, str(Path(path).parent))):
+            return None
+        return Path(client.download_artifacts(run_id, path, str(destination)))
+
+    return Store().attempt(fetch)
+
+
 def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
-    """Return finished runs, newest first, as id, started, params, metrics, tags; none without MLflow."""
+    """Return finished runs, newest first, as id, started, params, metrics, tags; none without MLflow.
+
+    The parents of sweeps are left out: they have no scores of their own.
+    """
 
     def find(client: Any, experiment_id: str) -> list[dict[str, Any]]:
         found = client.search_runs(
@@ -240,6 +268,7 @@ def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
                 "tags": dict(run.data.tags),
             }
             for run in found
+            if _SWEEP_PARENT not in run.data.tags
         ]
 
     return Store().attempt(find) or []
@@ -289,6 +318,8 @@ def _create(client: Any, experiment_id: str, config: Config, tags: dict[str, str
     source = {"mlflow.source.name": "pipelines.train"}
     if "git.commit" in origin:
         source["mlflow.source.git.commit"] = origin["git.commit"]
+    if sweep := _NAME_CHARACTERS.sub("_", os.environ.get(SWEEP, "")):
+        source |= {"mlflow.parentRunId": _sweep_parent(client, experiment_id, sweep), "sweep": sweep}
     run = client.create_run(
         experiment_id,
         tags=source | origin | tags,
@@ -297,6 +328,22 @@ def _create(client: Any, experiment_id: str, config: Config, tags: dict[str, str
     run_id = str(run.info.run_id)
     _log_params(client, run_id, config)
     return run_id
+
+
+def _sweep_parent(client: Any, experiment_id: str, sweep: str) -> str:
+    """Return the run that stands above those of a sweep; the first of them makes it."""
+
+    def find() -> list[Any]:
+        of_sweep = f"tags.`{_SWEEP_PARENT}` = '{sweep}'"
+        return list(client.search_runs([experiment_id], of_sweep, order_by=["attributes.start_time ASC"]))
+
+    if not find():
+        made = client.create_run(experiment_id, tags={_SWEEP_PARENT: sweep}, run_name=sweep)
+        client.set_terminated(made.info.run_id, "FINISHED")
+        if (first := find()[0]).info.run_id != made.info.run_id:  # another process was quicker
+            client.delete_run(made.info.run_id)
+        return str(first.info.run_id)
+    return str(find()[0].info.run_id)
 
 
 def _restored(client: Any, experiment_id: str, trained: Path, record: Mapping[str, Any]) -> str:
@@ -317,7 +364,12 @@ def _log_entries(client: Any, run_id: str, entries: Sequence[Entry]) -> None:
     from mlflow.entities import Metric
 
     metrics = [
-        Metric(name, float(value), int(entry["time"] * 1000), int(entry["iteration"]))
+        Metric(
+            _METRIC_CHARACTERS.sub("_", name),
+            float(value),
+            int(entry["time"] * 1000),
+            int(entry["iteration"]),
+        )
         for entry in entries
         for name, value in entry.items()
         if name not in ("iteration", "time") and isinstance(value, (int, float))
@@ -334,12 +386,14 @@ def _log_params(client: Any, run_id: str, config: Config) -> None:
         client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
 
 
-def _log_data_set(client: Any, run_id: str, name: str, md5: str) -> None:
+def _log_data_set(client: Any, run_id: str, name: str, md5: str, *, split: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = json.dumps({"uri": f"data/prepared/{name}"})
-    data_set = Dataset(name=name, digest=md5[:_MAX_DIGEST], source_type="local", source=source)
-    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+    source = json.dumps({"uri": f"data/prepared/{name}/annotations/{split}.json"})
+    # The whole set has one hash, so it is the name that tells the splits apart.
+    data_set = Dataset(f"{name}-{split}", md5[:_MAX_DIGEST], source_type="local", source=source)
+    context = "training" if split == "train" else "evaluation"
+    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", context)])])
 
 
 def _end_stale_runs(client: Any, experiment_id: str, train_key: str, *, keep: str) -> None:

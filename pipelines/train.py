@@ -11,17 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from lstfe.config import Config
-from lstfe.data.prepared import split_path
+from lstfe.data.prepared import load_split, split_path
 from lstfe.evaluation.inference import score_split
 from lstfe.evaluation.protocols import flatten_scores
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
 from lstfe.params import load_config
 from lstfe.training.distributed import current_world
+from lstfe.training.loop import Validate
 from lstfe.training.loop import train as train_model
 from pipelines.command import run_command
 from pipelines.identity import code_md5, files_md5, prepared_md5, train_key
-from pipelines.launch import launch_processes, micro_batch
+from pipelines.launch import launch_processes, micro_batch, processes_to_train
 from pipelines.paths import PARAMS, PREPARED, work_dir
 from pipelines.tables import FIGURES
 from pipelines.tracking import training_run
@@ -32,7 +33,7 @@ from pipelines.trained_model import save_trained
 def train() -> None:
     """Train, or go on with a training of the same parameters, data and code that was interrupted."""
     config = resolve_method(load_config(PARAMS))
-    launch_processes("pipelines.train", batch_size=config.train.batch_size)
+    launch_processes("pipelines.train", lambda: processes_to_train(config.train.batch_size))
     prepared = PREPARED / config.data.name
     data_md5 = prepared_md5(config.data.name)
     key = train_key(config, data_md5=data_md5, code_md5=code_md5("train"))
@@ -44,7 +45,7 @@ def train() -> None:
         train_on(log=lambda metrics, iteration: None, validate=None)
         return
     with training_run(config, train_key=key, state_dir=state_dir, data_md5=data_md5) as run:
-        trained = train_on(log=run.log, validate=partial(_validate, config, prepared))
+        trained = train_on(log=run.log, validate=_validation(config, prepared))
     # After the run has ended: where MLflow was down, its id may be known only by now.
     record = {"run_id": run.id, "train_key": key, "data_md5": data_md5}
     save_trained(
@@ -55,18 +56,23 @@ def train() -> None:
         record=record | {"seed": config.train.seed, "machine": trained.machine},
         journal=run.journal,
     )
-    run.set_tags(
-        {"weights.md5": files_md5([WEIGHTS])} | {f"machine.{k}": v for k, v in trained.machine.items()}
-    )
+    machine = {f"machine.{name}": value for name, value in trained.machine.items()}
+    run.set_tags(machine | {"weights.md5": files_md5([WEIGHTS])})
     shutil.rmtree(state_dir)
 
 
-def _validate(config: Config, prepared: Path, model: LSTFENet, iteration: int) -> dict[str, float]:
-    """Score the val split, where there is one; the numbers are for people and never steer the training."""
-    if not split_path(prepared, "val").is_file():
-        return {}
-    scores = score_split(model, config, prepared, "val", max_frames=config.train.validation_frames)
-    return {f"val.{name}": value for name, value in flatten_scores(scores).items() if name in FIGURES}
+def _validation(config: Config, prepared: Path) -> Validate | None:
+    """Return what scores the val split, where there is one; the numbers are for people and never steer the training."""
+    if config.train.validation_frames == 0 or not split_path(prepared, "val").is_file():
+        return None
+    annotations, store = load_split(prepared, "val")
+
+    def validate(model: LSTFENet, iteration: int) -> dict[str, float]:
+        max_frames = config.train.validation_frames
+        scores = score_split(model, config, annotations, store, split="val", max_frames=max_frames)
+        return {f"val.{name}": value for name, value in flatten_scores(scores).items() if name in FIGURES}
+
+    return validate
 
 
 if __name__ == "__main__":

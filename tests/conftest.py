@@ -20,7 +20,7 @@ from lstfe.config import (
     SelectionConfig,
 )
 from lstfe.data.prepare import prepare_data_set
-from lstfe.data.renderer import render_data_set
+from lstfe.data.rendering.renderer import render_data_set
 
 if TYPE_CHECKING:  # torch takes seconds to load, and many tests do without
     from lstfe.model.detector import LSTFENet

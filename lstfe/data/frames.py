@@ -15,6 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from lstfe.data.folders import new_file
 from lstfe.data.video import Frame
 from lstfe.errors import UserError
 from lstfe.types import IntArray
@@ -121,16 +122,11 @@ def decode_jpeg(content: bytes, out: Frame | None = None) -> Frame:
 def write_frames(path: Path, frames: Iterable[tuple[int, Frame]], jpeg_quality: int) -> int:
     """Store (frame_id, frame) pairs as a zip of JPEGs, which appears when complete; return their number."""
     count = 0
-    partial = path.with_name(path.name + ".part")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for frame_id, frame in frames:
-                # A fixed date (ZipInfo's default), so that the same frames give the same file.
-                archive.writestr(zipfile.ZipInfo(f"{frame_id:06d}.jpg"), _encode(frame, jpeg_quality))
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for frame_id, frame in frames:
+            # A fixed date (ZipInfo's default), so that the same frames give the same file.
+            archive.writestr(zipfile.ZipInfo(f"{frame_id:06d}.jpg"), _encode(frame, jpeg_quality))
+            count += 1
     return count
 
 

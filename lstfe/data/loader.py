@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -16,7 +15,7 @@ from lstfe.config import Config, ConfigError
 from lstfe.data.clip_memory import ClipMemory
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.dataset import ClipDataset, ClipRecord
-from lstfe.data.prepared import load_split
+from lstfe.data.frames import FrameStore
 from lstfe.data.sampling import ClipSampler
 from lstfe.errors import UserError
 from lstfe.types import Clip
@@ -29,19 +28,18 @@ _HELD_BATCHES = 2
 
 def make_loader(
     config: Config,
-    prepared_dir: Path,
-    split: str = "train",
+    annotations: VideoAnnotations,
+    store: FrameStore,
     *,
     start_iteration: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[list[Clip]]:
-    """Yield this rank's clips of each iteration from `start_iteration` to the end of the training.
+    """Yield this rank's clips of a split, iteration by iteration, from `start_iteration` to the end of the training.
 
     Iteration i of all ranks together shows clips [i*B, (i+1)*B), B = train.batch_size; each rank takes an
     equal, contiguous share. Neither the number of workers nor that of ranks changes which clips those are.
     """
-    annotations, store = load_split(prepared_dir, split)
     sampler = _sampler(annotations, config)
     batches = _clip_numbers(config, start_iteration, rank, world_size)
     clips = ClipDataset(annotations, store, sampler)
@@ -69,6 +67,7 @@ def _sampler(annotations: VideoAnnotations, config: Config) -> ClipSampler:
         [(name, annotations.frame_ids(name)) for name in annotations.images_by_video],
         config.sampling,
         seed=config.train.seed,
+        current_frames={name: annotations.current_frames(name) for name in annotations.images_by_video},
         flip_probability=config.train.flip_probability,
         num_still_clips=config.train.still_iterations * config.train.batch_size,
     )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lstfe.config import PrepareConfig
 from lstfe.data.coco_video import (
-    AnnotationError,
     VideoAnnotations,
     VideoEntry,
     clip_to_frames,
     load_annotations,
     save_annotations,
 )
+from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import REPORT_NAME, new_folder
 from lstfe.data.footage import ReportProgress, read_as_annotated
 from lstfe.data.frames import write_frames
@@ -38,11 +39,11 @@ def prepare_data_set(
     a split (all.json) becomes the split `train`.
     """
     splits = _load_splits(raw, config.frame_stride)
-    videos = _videos_with_frames(splits)
+    videos = _videos_with_frames(splits.values())
     with new_folder(prepared, replace=True) as folder:
         (folder / "frames").mkdir()
-        for done, (video, wanted) in enumerate(videos, start=1):
-            frames = _wanted_frames(raw / video.file_name, video, wanted)
+        for done, video in enumerate(videos, start=1):
+            frames = _wanted_frames(raw / video.file_name, video, _frames_of(video.name, splits.values()))
             write_frames(folder / "frames" / f"{video.name}.zip", frames, config.jpeg_quality)
             if report_progress is not None:
                 report_progress(done, len(videos), video.name)
@@ -77,20 +78,39 @@ def _load_splits(raw: Path, frame_stride: int) -> dict[str, VideoAnnotations]:
 
 
 def _keep_every(annotations: VideoAnnotations, frame_stride: int) -> VideoAnnotations:
-    images = [image for image in annotations.images if image.frame_id % frame_stride == 0]
-    kept = {image.id for image in images}
-    objects = [item for item in annotations.annotations if item.image_id in kept]
-    return dataclasses.replace(annotations, images=images, annotations=objects)
+    if frame_stride == 1:
+        thinned = annotations
+    else:
+        thinned = annotations.with_images(annotations.image_rows.integers[:, 2] % frame_stride == 0)
+    videos = [_move_train_frames(video, annotations, thinned) for video in annotations.videos]
+    return dataclasses.replace(thinned, videos=videos)
 
 
-def _videos_with_frames(splits: Mapping[str, VideoAnnotations]) -> list[tuple[VideoEntry, set[int]]]:
-    """Return each video once with the frames that any split wants of it."""
-    videos: dict[str, tuple[VideoEntry, set[int]]] = {}
-    for split in splits.values():
+def _move_train_frames(
+    video: VideoEntry, received: VideoAnnotations, thinned: VideoAnnotations
+) -> VideoEntry:
+    """Let the nearest frame that is left stand in for each of a video's `vid_train_frames`."""
+    if not video.vid_train_frames:
+        return video
+    left = np.array(thinned.frame_ids(video.name), np.int64)
+    named = np.intersect1d(video.vid_train_frames, received.frame_ids(video.name))
+    nearest = left[np.abs(left[:, None] - named).argmin(axis=0)] if len(left) else left
+    return dataclasses.replace(video, vid_train_frames=tuple(np.unique(nearest).tolist()))
+
+
+def _videos_with_frames(splits: Collection[VideoAnnotations]) -> list[VideoEntry]:
+    """Return each video once of which a split has frames."""
+    videos: dict[str, VideoEntry] = {}
+    for split in splits:
         for video in split.videos:
-            wanted = videos.setdefault(video.name, (video, set()))[1]
-            wanted.update(split.frame_ids(video.name))
-    return [item for item in videos.values() if item[1]]
+            videos.setdefault(video.name, video)
+    return [video for video in videos.values() if _frames_of(video.name, splits)]
+
+
+def _frames_of(video: str, splits: Iterable[VideoAnnotations]) -> set[int]:
+    """Return the frames that any split wants of a video."""
+    having = [split for split in splits if video in split.video_by_name]
+    return {frame_id for split in having for frame_id in split.frame_ids(video)}
 
 
 def _wanted_frames(path: Path, video: VideoEntry, wanted: set[int]) -> Iterator[tuple[int, Frame]]:
@@ -109,20 +129,20 @@ def _wanted_frames(path: Path, video: VideoEntry, wanted: set[int]) -> Iterator[
 def _describe(
     annotations: VideoAnnotations, num_clipped: Mapping[str, int], num_dropped: Mapping[str, int]
 ) -> dict[str, Any]:
-    num_frames, num_empty = len(annotations.images), 0
-    sizes_px = [math.sqrt(item.bbox[2] * item.bbox[3]) for item in annotations.annotations]
-    videos: dict[str, dict[str, int]] = {}
-    for name, images in annotations.images_by_video.items():
-        objects = [annotations.annotations_by_image.get(image.id, []) for image in images]
-        empty = sum(not items for items in objects)
-        num_empty += empty
-        videos[name] = {
-            "frames": len(images),
-            "frames_without_objects": empty,
-            "boxes": sum(len(items) for items in objects),
+    sizes_px = np.sqrt(annotations.object_rows.floats[:, 2:4].prod(axis=1))
+    num_objects = {video.name: annotations.num_objects(video.name) for video in annotations.videos}
+    videos = {
+        name: {
+            "frames": len(counts),
+            "frames_without_objects": int((counts == 0).sum()),
+            "boxes": int(counts.sum()),
             "boxes_clipped": num_clipped[name],
             "boxes_dropped": num_dropped[name],
         }
+        for name, counts in num_objects.items()
+    }
+    num_frames = len(annotations.images)
+    num_empty = sum(video["frames_without_objects"] for video in videos.values())
     return {
         "frames": num_frames,
         "frames_without_objects": num_empty,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.frames import FrameStore
 
 

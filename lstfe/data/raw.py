@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from lstfe.data.association import Box, associate
-from lstfe.data.coco_video import AnnotationError, clip_bbox
+from lstfe.data.coco_video import clip_bbox
+from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import REPORT_NAME, new_folder
 from lstfe.data.footage import place_footage
 from lstfe.data.splits import SPLITS, UNSPLIT, Parts, divide_frames
@@ -78,8 +79,8 @@ class RawVideo:
     """Left empty, the driver fills it as planned."""
     counts: dict[str, int] = field(default_factory=dict)
     """What the importer changed, for the report: boxes clipped, dropped, ..."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """What else the report says of this video."""
+    vid_train_frames: Sequence[int] = ()
+    """The frames that training may take as current frames; empty for all."""
 
 
 def write_raw(
@@ -238,9 +239,11 @@ class _SplitFiles:
         """Write one video; a category that is met for the first time gets the next number."""
         info = video.info
         video_id = self._num_rows["videos"] + 1
+        current = sorted(set(video.vid_train_frames).intersection(frames))
         self._write("videos", {"id": video_id, "name": video.name, "file_name": file_name,
                                "width": info.width, "height": info.height,
-                               "num_frames": info.num_frames, "frame_rate": info.frame_rate})  # fmt: skip
+                               "num_frames": info.num_frames, "frame_rate": info.frame_rate,
+                               **({"vid_train_frames": current} if current else {})})  # fmt: skip
         first_image = self._num_rows["images"] + 1
         place = {frame_id: image for image, frame_id in enumerate(frames, start=first_image)}
         for frame_id, image in place.items():
@@ -322,5 +325,5 @@ def _describe_video(video: RawVideo) -> dict[str, Any]:
         "boxes": len(video.objects),
         "instances": len({item.instance for item in video.objects}),
         **video.counts,
-        **video.notes,
+        **({"vid_train_frames": len(video.vid_train_frames)} if video.vid_train_frames else {}),
     }

@@ -1,12 +1,13 @@
 """Which frames a training clip is made of: a pure function of (seed, clip number), without any state.
 
-Clip numbers count 0, 1, 2, ... through the whole training; each epoch of N clips shows each of the N frames
-once as the current frame. Who draws a clip, in which order and in which process, changes nothing.
+Clip numbers count 0, 1, 2, ... through the whole training; each epoch of N clips shows each of the N frames that may
+be current frames once as such; all other frames of a clip come from the whole video. Who draws a clip, in which
+order and in which process, changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,16 +41,22 @@ class ClipSampler:
         config: SamplingConfig,
         *,
         seed: int,
+        current_frames: Mapping[str, Collection[int]] | None = None,
         flip_probability: float = 0.0,
         num_still_clips: int = 0,
     ) -> None:
-        """The first `num_still_clips` clips consist of their current frame alone."""
-        self._videos = [(name, tuple(frames)) for name, frames in videos if frames]
+        """The first `num_still_clips` clips consist of their current frame alone.
+
+        `current_frames` says, by video, which frames may be current frames; of a video that it leaves out all may.
+        """
+        # Arrays, because a data set has millions of frames and each loader process would copy as many objects.
+        self._videos = [(name, np.array(frames, np.int64)) for name, frames in videos if frames]
+        self._current = [_places(frames, (current_frames or {}).get(name)) for name, frames in self._videos]
         self._config = config
         self._seed = seed
         self._flip_probability = flip_probability
         self._num_still_clips = num_still_clips
-        self._ends = np.cumsum([len(frames) for _, frames in self._videos], dtype=np.int64)
+        self._ends = np.cumsum([len(places) for places in self._current], dtype=np.int64)
         self.num_frames = int(self._ends[-1]) if self._videos else 0
         """N, the clips of one epoch."""
 
@@ -69,17 +76,23 @@ class ClipSampler:
         name, frames = self._videos[video]
         flip = bool(random.random() < self._flip_probability)
         if clip_number < self._num_still_clips:
-            return ClipPlan(name, (frames[current],), ClipLayout(), flip)
+            return ClipPlan(name, (int(frames[current]),), ClipLayout(), flip)
         short_term = draw_short_term(current, len(frames), self._config, random)
         candidates = draw_candidates(current, len(frames), self._config.num_candidates, random)
         places = (current, *short_term, *candidates)
         layout = clip_layout(len(short_term), len(candidates))
-        return ClipPlan(name, tuple(frames[place] for place in places), layout, flip)
+        return ClipPlan(name, tuple(frames[list(places)].tolist()), layout, flip)
 
     def _locate(self, frame_number: int) -> tuple[int, int]:
-        """Return (video, place in it) of a frame counted through all videos."""
+        """Return (video, place in it) of a frame that may be current, counted through all videos."""
         video = int(np.searchsorted(self._ends, frame_number, side="right"))
-        return video, frame_number - int(self._ends[video]) + len(self._videos[video][1])
+        return video, int(
+            self._current[video][frame_number - int(self._ends[video])]
+        )  # from the end of the list
+
+
+def _places(frames: IntArray, wanted: Collection[int] | None) -> IntArray:
+    return np.arange(len(frames)) if wanted is None else np.flatnonzero(np.isin(frames, list(wanted)))
 
 
 def clip_layout(num_short_term: int, num_candidates: int) -> ClipLayout:

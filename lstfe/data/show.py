@@ -14,14 +14,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lstfe.data.coco_video import (
-    AnnotationError,
-    VideoAnnotations,
-    VideoEntry,
-    clip_bbox,
-    load_annotations,
-)
+from lstfe.data.coco_video import VideoAnnotations, VideoEntry, clip_bbox, load_annotations
 from lstfe.data.contact_sheet import VideoObject, draw_crop, join_crops, pick_smallest
+from lstfe.data.faults import AnnotationError
+from lstfe.data.folders import new_file
 from lstfe.data.footage import DEFAULT_FRAME_RATE, read_as_annotated
 from lstfe.data.splits import UNSPLIT, annotation_files
 from lstfe.data.video import Frame, VideoError, VideoWriter
@@ -255,15 +251,11 @@ def _save_sheet(crops: Sequence[Frame], sheet: Path) -> None:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
-    """Hand out a hidden name for a file that gets its own when the block ends well, and vanishes otherwise."""
-    partial = path.with_name(f".partial-{path.name}")
+    """Hand out a name for a new file as `new_file` does, in a folder that is made where it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with new_file(path) as partial:
             yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         place = error.filename or path
         raise UserError(

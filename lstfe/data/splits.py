@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 
 SPLITS = ("train", "val", "test")
 UNSPLIT = "all"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
-from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord, to_records
@@ -24,29 +22,42 @@ ReportProgress = Callable[[int, int], None]
 def detect_split(
     model: LSTFENet,
     config: Config,
-    prepared_dir: Path,
-    split: str,
+    annotations: VideoAnnotations,
+    store: FrameStore,
     *,
     max_frames: int | None = None,
     progress: ReportProgress | None = None,
 ) -> list[DetectionRecord]:
-    """Detect on the frames of a split, video by video, on the device that the model is on.
+    """Detect on the frames of a split, video by video; `max_frames` shortens videos as `frames_to_stream` says."""
+    stretches = frames_to_stream(annotations, max_frames)
+    found = detect_videos(model, config, annotations, store, stretches, progress=progress)
+    return [record for _, records in found for record in records]
+
+
+def detect_videos(
+    model: LSTFENet,
+    config: Config,
+    annotations: VideoAnnotations,
+    store: FrameStore,
+    stretches: Mapping[str, Sequence[int]],
+    *,
+    progress: ReportProgress | None = None,
+) -> Iterator[tuple[str, list[DetectionRecord]]]:
+    """Yield what is found in each video's frames, on the device that the model is on.
 
     Each video is a stream of the split's own frames: where a split begins in the middle of a video, so does
-    the stream. `max_frames` shortens videos as `frames_to_stream` says. The model's mode is left as it was.
+    the stream. The model's mode is left as it was.
     """
-    annotations, store = load_split(prepared_dir, split)
     if model.head.num_classes != len(annotations.label_names) + 1:
         raise UserError(
-            f"{prepared_dir}: split {split!r} has {len(annotations.label_names)} categories, expected "
+            f"{store.directory.parent}: this split has {len(annotations.label_names)} categories, expected "
             f"{model.head.num_classes - 1} as in the training; train on this data set first"
         )
-    stretches = frames_to_stream(annotations, max_frames)
-    records: list[DetectionRecord] = []
     total, done = sum(len(frame_ids) for frame_ids in stretches.values()), 0
     was_training = model.training
     try:
         for video, frame_ids in stretches.items():
+            records: list[DetectionRecord] = []
             for found in _detect_video(model, config, store, video, frame_ids):
                 records += to_records(
                     found.detections,
@@ -57,23 +68,23 @@ def detect_split(
                 done += 1
                 if progress is not None:
                     progress(done, total)
+            yield video, records
     finally:
         model.train(was_training)
-    return records
 
 
 def score_split(
     model: LSTFENet,
     config: Config,
-    prepared_dir: Path,
-    split: str,
+    annotations: VideoAnnotations,
+    store: FrameStore,
     *,
+    split: str,
     max_frames: int | None = None,
     progress: ReportProgress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Detect on a split and score what was streamed by `config.evaluate.protocols`: see `protocols.score`."""
-    annotations, _ = load_split(prepared_dir, split)
-    records = detect_split(model, config, prepared_dir, split, max_frames=max_frames, progress=progress)
+    records = detect_split(model, config, annotations, store, max_frames=max_frames, progress=progress)
     return score(
         annotations,
         records,

@@ -1,74 +1,50 @@
 """One greedy matcher of detections with ground truths, for every protocol: NumPy, no loop over detections.
 
-Shapes: G ground truths and D detections of one label over all frames, B bins (of size), T IoU thresholds,
-P overlapping pairs, C candidates: detections that overlap some ground truth of their frame enough to be
-matched at all. All others are unmatched whatever the bin and the threshold: nothing of shape (B, T, D) is
-made. Boxes are xywh float64 pixels here, because the protocols define IoU and area on these four numbers.
+Shapes: G ground truths and D detections over all frames, B bins (of size or motion), T IoU thresholds, P pairs,
+C candidates: detections that are matched at some threshold or may be in some bin. All others are unmatched whatever
+the bin and the threshold: nothing of shape (B, T, D) is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
+from lstfe.evaluation.encounters import (
+    Encounters,
+    Flags,
+    Floats,
+    GroundTruths,
+    Ints,
+    Pairs,
+    ScoredBoxes,
+    run_starts,
+    stable_argsort,
+)
+
+__all__ = [
+    "UNMATCHED",
+    "Flags",
+    "Floats",
+    "GroundTruths",
+    "Ints",
+    "MatchRule",
+    "Matches",
+    "ScoredBoxes",
+    "match",
+    "match_encounters",
+]
 
 UNMATCHED = -1
 # pycocotools accepts 1 - 1e-10 where 1 is asked for, because a box's IoU with itself may round below 1.
 _STRICTEST = 1.0 - 1e-10
-_PAIRS_AT_ONCE = 2_000_000  # bounds the memory that crowded frames take
 
-
-@dataclass(frozen=True, slots=True)
-class GroundTruths:
-    """Ground truths of many frames, one row each."""
-
-    frames: Ints
-    """(G,) place of the frame in the list of scored frames."""
-    labels: Ints
-    """(G,) >= 1."""
-    boxes: Floats
-    """(G, 4) xywh."""
-    areas: Floats
-    """(G,) square pixels, as annotated."""
-    crowd: Flags
-    """(G,) may be matched any number of times, and never counts."""
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def select(self, rows: Ints) -> GroundTruths:
-        """Return some of the rows."""
-        return GroundTruths(
-            self.frames[rows], self.labels[rows], self.boxes[rows], self.areas[rows], self.crowd[rows]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredBoxes:
-    """Detections of many frames, one row each."""
-
-    frames: Ints
-    """(D,) place of the frame in the list of scored frames."""
-    labels: Ints
-    """(D,) >= 1."""
-    boxes: Floats
-    """(D, 4) xywh."""
-    scores: Floats
-    """(D,)."""
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def select(self, rows: Ints) -> ScoredBoxes:
-        """Return some of the rows."""
-        return ScoredBoxes(self.frames[rows], self.labels[rows], self.boxes[rows], self.scores[rows])
+Rows = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +60,17 @@ class MatchRule:
     """True (COCO): the overlap with a crowd is the share of the detection that lies inside it."""
     max_detections: int | None
     """Detections used per frame and label, best first; None = all."""
+    counted_first: bool = True
+    """True (COCO): a ground truth that the bin counts is preferred to those it does not, whatever the overlap,
+    and of equals the last is taken. False (ImageNet-VID): the overlap decides; of equals the first one that
+    counts is taken, else the last one that does not."""
+    grow_px: float = 0.0
+    """Added to widths and heights before the overlap is taken."""
+    tolerance_px: float | None = None
+    """A ground truth of w x h pixels asks for w*h / ((w + t) * (h + t)) where that is less than the threshold."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Matches:
     """Result of `match`: detections in score order, and what the candidates among them are matched to."""
 
@@ -96,133 +80,178 @@ class Matches:
     """(D',) place of each within its frame, 0 = best."""
     candidates: Ints
     """(C,) places in `order`, ascending."""
-    ground_truths: npt.NDArray[np.int32]
-    """(B, T, C) row of the matched ground truth, or UNMATCHED."""
+    common: Rows
+    """(T, C) row of the matched ground truth, or UNMATCHED: of candidates that match alike in every bin."""
+    rivals: Ints
+    """(V,) the other candidates, ascending: they or others of their frame had a choice."""
+    by_bin: Rows
+    """(B, T, V) what those are matched to."""
+
+    @cached_property
+    def ground_truths(self) -> Rows:
+        """(B, T, C) row of the matched ground truth, or UNMATCHED."""
+        matched = np.empty((len(self.by_bin), *self.common.shape), np.int32)
+        matched[:] = self.common
+        matched[:, :, self.rivals] = self.by_bin
+        return matched
+
+    def matched_to(self, place: int, level: int) -> Rows:
+        """Return `ground_truths[place, level]`: (C,)."""
+        if not len(self.rivals):
+            return np.asarray(self.common[level])
+        matched: Rows = self.common[level].copy()
+        matched[self.rivals] = self.by_bin[place, level]
+        return matched
+
+    def part(self, start: int, end: int) -> Matches:
+        """Return the matches of a stretch of `order`."""
+        first, last = np.searchsorted(self.candidates, (start, end)).tolist()
+        begin, stop = np.searchsorted(self.rivals, (first, last)).tolist()
+        return Matches(
+            self.order[start:end],
+            self.rank[start:end],
+            self.candidates[first:last] - start,
+            self.common[:, first:last],
+            self.rivals[begin:stop] - first,
+            self.by_bin[:, :, begin:stop],
+        )
 
 
 def match(truths: GroundTruths, detections: ScoredBoxes, ignored: Flags, rule: MatchRule) -> Matches:
-    """Match the detections of one label greedily, best score first.
+    """Match the detections of one label greedily, best score first; labels are not looked at.
 
-    `ignored` (B, G) marks the ground truths that a bin does not count; one that counts is preferred to them,
-    whatever the overlap (COCO's rule).
+    `ignored` (B, G) marks the ground truths that a bin does not count.
     """
-    order, rank = _score_order(detections, rule.max_detections)
-    frames = detections.frames[order]
-    places, rows, ious = _pairs(truths, frames, detections.boxes[order], rule)
+    return match_encounters(Encounters(truths, detections, by_label=False), ignored, rule)
+
+
+def match_encounters(encounters: Encounters, ignored: Flags, rule: MatchRule) -> Matches:
+    """Match as `match` does, label by label where the encounters keep labels apart; `order` goes by label then."""
+    encounters = encounters.limited(rule.max_detections)
+    pairs = encounters.pairs(grow_px=rule.grow_px, crowd_by_detection=rule.crowd_by_detection)
+    needed = _needed(encounters.truths, rule)
+    pairs = pairs.select(pairs.ious >= needed.min(axis=0)[pairs.rows])
     if rule.best_only:
-        places, rows, ious = _first_best(places, rows, ious)
-    candidates, candidate_of_pair = np.unique(places, return_inverse=True)
-    turns = _places_in_runs(frames[candidates])
-    matched = _assign(candidate_of_pair, rows, ious, turns, truths.crowd, ignored, np.array(rule.thresholds))
-    return Matches(order, rank, candidates, matched)
+        pairs = _first_best(pairs)
+    is_candidate = np.zeros(len(encounters.order), bool)
+    is_candidate[pairs.places] = True
+    candidates = np.flatnonzero(is_candidate)
+    crowd, ranks = encounters.truths.crowd, encounters.rank[candidates]
+    contested, divided = _contested(pairs, encounters.truth_cells, ignored, rule)
+    numbered = Pairs((np.cumsum(is_candidate) - 1)[pairs.places], pairs.rows, pairs.ious)
+    common = _take_first(numbered.select(~contested), needed, crowd, len(candidates))
+    # Where all bins see the choices alike, what the first does is what all do.
+    agreeing, taken = _take_turns(
+        numbered.select(contested & ~divided), ranks, needed, crowd, ignored[:1], rule
+    )
+    common[:, agreeing] = taken[0]
+    rivals, by_bin = _take_turns(numbered.select(divided), ranks, needed, crowd, ignored, rule)
+    taking = (common != UNMATCHED).any(axis=0)
+    taking[rivals] = True
+    rivals = (np.cumsum(taking) - 1)[rivals]
+    return Matches(encounters.order, encounters.rank, candidates[taking], common[:, taking], rivals, by_bin)
 
 
-def _score_order(detections: ScoredBoxes, max_detections: int | None) -> tuple[Ints, Ints]:
-    order = np.lexsort((detections.frames, -detections.scores))
-    rank = _places_in_runs(detections.frames[order])
-    if max_detections is None:
-        return order, rank
-    used = rank < max_detections
-    return order[used], rank[used]
+def _needed(truths: GroundTruths, rule: MatchRule) -> Floats:
+    """Return the IoU that each ground truth asks for: (T, G)."""
+    needed: Floats = np.minimum(np.array(rule.thresholds), _STRICTEST)[:, None]
+    if rule.tolerance_px is None:
+        return np.broadcast_to(needed, (len(needed), len(truths)))
+    sizes = truths.boxes[:, 2:]
+    tolerant: Floats = sizes.prod(axis=1) / (sizes + rule.tolerance_px).prod(axis=1)
+    return np.asarray(np.minimum(needed, tolerant))
 
 
-def _places_in_runs(values: Ints) -> Ints:
-    """Return how often each value occurred before: [5, 7, 5, 5] -> [0, 0, 1, 2]."""
-    by_value = np.argsort(values, kind="stable")
-    starts = _run_starts(values[by_value])
-    places = np.empty(len(values), np.int64)
-    places[by_value] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
-    return places
-
-
-def _run_starts(values: Ints) -> Ints:
-    """Return where a new value begins in sorted values: [5, 5, 7] -> [0, 2]."""
-    changes = np.ones(len(values), bool)
-    changes[1:] = values[1:] != values[:-1]
-    return np.flatnonzero(changes)
-
-
-def _pairs(truths: GroundTruths, frames: Ints, boxes: Floats, rule: MatchRule) -> tuple[Ints, Ints, Floats]:
-    """Return (place of the detection, row of the ground truth, IoU) of every pair that overlaps enough.
-
-    Sorted by detection, then IoU, then ground truth: of equally good ones the last wins, as in pycocotools.
-    """
-    by_frame = np.argsort(truths.frames, kind="stable")
-    first = np.searchsorted(truths.frames, frames, side="left", sorter=by_frame)
-    counts = np.searchsorted(truths.frames, frames, side="right", sorter=by_frame) - first
-    lowest = min(*rule.thresholds, _STRICTEST)
-    parts: list[tuple[Ints, Ints, Floats]] = []
-    for start, end in _chunks(counts):
-        places = np.repeat(np.arange(start, end), counts[start:end])
-        rows = by_frame[first[places] + _places_in_runs(places)]
-        ious = _iou(boxes[places], truths.boxes[rows], truths.crowd[rows] & rule.crowd_by_detection)
-        enough = ious >= lowest
-        parts.append((places[enough], rows[enough], ious[enough]))
-    places, rows, ious = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    by_overlap = np.lexsort((rows, ious, places))
-    return places[by_overlap], rows[by_overlap], ious[by_overlap]
-
-
-def _chunks(counts: Ints) -> Iterator[tuple[int, int]]:
-    """Cut the detections into stretches of about `_PAIRS_AT_ONCE` pairs; an empty one if there are none."""
-    total = np.cumsum(counts)
-    start = 0
-    while True:
-        done = int(total[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(total, done + _PAIRS_AT_ONCE, side="right")))
-        yield start, min(end, len(counts))
-        start = end
-        if start >= len(counts):
-            return
-
-
-def _iou(first: Floats, second: Floats, crowd: Flags) -> Floats:
-    """Return the IoU of paired boxes, the share of the first where `crowd`: (P, 4), (P, 4), (P,) -> (P,)."""
-    sides = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
-    sides = sides - np.maximum(first[:, :2], second[:, :2])
-    touch = (sides > 0).all(axis=1)
-    intersection = sides[:, 0] * sides[:, 1]
-    area = first[:, 2] * first[:, 3]
-    union = np.where(crowd, area, area + second[:, 2] * second[:, 3] - intersection)
-    ious: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=touch)
-    return ious
-
-
-def _first_best(places: Ints, rows: Ints, ious: Floats) -> tuple[Ints, Ints, Floats]:
+def _first_best(pairs: Pairs) -> Pairs:
     """Keep each detection's pair with the highest IoU, the first ground truth where several are equal."""
-    by_overlap = np.lexsort((rows, -ious, places))
-    kept = by_overlap[_run_starts(places[by_overlap])]
-    return places[kept], rows[kept], ious[kept]
+    starts = run_starts(pairs.places)
+    if len(starts) == len(pairs):
+        return pairs
+    numbers = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(pairs)))
+    by_overlap = np.lexsort((pairs.rows, -pairs.ious, numbers))
+    return pairs.select(by_overlap[starts])
 
 
-def _assign(
-    candidate_of_pair: Ints,
-    rows: Ints,
-    ious: Floats,
-    turns: Ints,
-    crowd: Flags,
-    ignored: Flags,
-    thresholds: Floats,
-) -> npt.NDArray[np.int32]:
-    """Let the candidates choose in turns, one of each frame at a time, best score first: -> (B, T, C)."""
-    shape = (len(ignored), len(thresholds))
-    thresholds = np.minimum(thresholds, _STRICTEST)[:, None]
-    matched = np.full((*shape, len(turns)), UNMATCHED, np.int32)
-    free = np.ones((*shape, len(crowd)), bool)
-    turn_of_pair = turns[candidate_of_pair]
-    by_turn = np.argsort(turn_of_pair, kind="stable")  # pairs stay sorted by candidate, then IoU
-    edges = np.searchsorted(turn_of_pair[by_turn], np.arange(turns.max(initial=-1) + 2))
-    for start, end in pairwise(edges):
-        pairs = by_turn[start:end]
-        starts = _run_starts(candidate_of_pair[pairs])
-        wanted = rows[pairs]
-        allowed = free[:, :, wanted] & (ious[pairs] >= thresholds)  # (B, T, P)
-        # The last allowed pair is the best; one that counts comes after all that are ignored.
-        preference = np.arange(1, len(pairs) + 1) + len(pairs) * ~ignored[:, None, wanted]  # (B, 1, P)
-        best = np.maximum.reduceat(np.where(allowed, preference, 0), starts, axis=2)  # one per candidate
-        taken = np.where(best > 0, wanted[(best - 1) % len(pairs)], UNMATCHED)
-        matched[:, :, candidate_of_pair[pairs[starts]]] = taken
-        bins, levels, places = np.nonzero(best)
-        taken_rows = taken[bins, levels, places]
-        free[bins, levels, taken_rows] = crowd[taken_rows]
+def _contested(pairs: Pairs, truth_cells: Ints, ignored: Flags, rule: MatchRule) -> tuple[Flags, Flags]:
+    """Return which pairs lie in a cell where some detection has a choice, and in which of these bins disagree.
+
+    They do where some bin counts one ground truth of the cell and not another; where the overlap decides, bins that
+    count none break ties in their own way, so there all are taken to disagree. Two (P,).
+    """
+    starts = run_starts(truth_cells[pairs.rows])
+    lengths = np.diff(starts, append=len(pairs))
+    has_choice = np.zeros(len(pairs), bool)
+    has_choice[1:] = pairs.places[1:] == pairs.places[:-1]
+    if not has_choice.any():
+        return has_choice, has_choice
+    contested = np.repeat(np.logical_or.reduceat(has_choice, starts), lengths)
+    if not rule.counted_first:
+        return contested, contested
+    firsts = np.repeat(pairs.rows[starts], lengths)
+    differs = np.zeros(len(pairs), bool)
+    differs[contested] = (ignored[:, pairs.rows[contested]] != ignored[:, firsts[contested]]).any(axis=0)
+    return contested, contested & np.repeat(np.logical_or.reduceat(differs, starts), lengths)
+
+
+def _take_first(pairs: Pairs, needed: Floats, crowd: Flags, num_candidates: int) -> Rows:
+    """Give each ground truth to the first that overlaps it enough, a crowd to all: -> (T, C).
+
+    Where no detection has a choice this is the greedy rule, whatever the bin.
+    """
+    matched = np.full((len(needed), num_candidates), UNMATCHED, np.int32)
+    pairs = pairs.select(stable_argsort(pairs.rows))  # detections of one ground truth stay in score order
+    for level, lowest in enumerate(needed):
+        enough = np.flatnonzero(pairs.ious >= lowest[pairs.rows])
+        rows = pairs.rows[enough]
+        first = crowd[rows]
+        first[run_starts(rows)] = True
+        matched[level, pairs.places[enough[first]]] = rows[first]
     return matched
+
+
+def _take_turns(
+    pairs: Pairs, ranks: Ints, needed: Floats, crowd: Flags, ignored: Flags, rule: MatchRule
+) -> tuple[Ints, Rows]:
+    """Let candidates choose in turns, one of each cell at a time, best score first.
+
+    `pairs.places` number all candidates, `ranks` (C,) are their places in their cells. Returns those that the pairs
+    name, ascending, (V,), and what each takes, (B, T, V).
+    """
+    rivals, takers_of_pairs = np.unique(pairs.places, return_inverse=True)
+    matched = np.full((len(ignored), len(needed), len(rivals)), UNMATCHED, np.int32)
+    free = np.ones((*matched.shape[:2], len(crowd)), bool)
+    ranking, preferences = _preferences(pairs, ignored, rule)
+    for chosen in _by_turn(ranks[pairs.places]):
+        wanted, takers = pairs.rows[chosen], takers_of_pairs[chosen]
+        starts = run_starts(takers)
+        allowed = free[:, :, wanted] & (pairs.ious[chosen] >= needed[:, wanted])  # (B, T, P of this turn)
+        offers = np.where(allowed, preferences[:, None, chosen], 0)
+        best = np.maximum.reduceat(offers, starts, axis=2)  # one per candidate
+        bins, levels, places = np.nonzero(best)
+        taken = pairs.rows[ranking[bins, best[bins, levels, places] - 1]]
+        matched[bins, levels, takers[starts][places]] = taken
+        free[bins, levels, taken] = crowd[taken]
+    return rivals, matched
+
+
+def _by_turn(turns: Ints) -> Iterator[Ints]:
+    """Yield the pairs of each turn, in their order."""
+    by_turn = stable_argsort(turns)
+    edges = np.append(run_starts(turns[by_turn]), len(turns))
+    for start, end in pairwise(edges.tolist()):
+        yield by_turn[start:end]
+
+
+def _preferences(pairs: Pairs, ignored: Flags, rule: MatchRule) -> tuple[Ints, Ints]:
+    """Return the pairs of each bin, worst first, and the place of each there from 1: two (B, P)."""
+    ranking = np.empty((len(ignored), len(pairs)), np.int64)
+    ranks = np.empty_like(ranking)
+    for place, of_bin in enumerate(ignored):
+        counts = ~of_bin[pairs.rows]
+        if rule.counted_first:
+            keys = (pairs.rows, pairs.ious, counts)
+        else:
+            keys = (np.where(counts, -pairs.rows, pairs.rows), counts, pairs.ious)
+        ranking[place] = np.lexsort(keys)
+        ranks[place, ranking[place]] = np.arange(1, len(pairs) + 1)
+    return ranking, ranks

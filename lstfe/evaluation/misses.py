@@ -61,9 +61,7 @@ def write_misses(
     """Write `NN_<kind>_<video>_<frame>.jpg` for each of the worst misses, and index.json; return paths."""
     misses = find_misses(annotations, records, num_misses=num_pictures, frame_stride=frame_stride)
     destination.mkdir(parents=True, exist_ok=True)
-    by_frame: dict[tuple[str, int], list[DetectionRecord]] = {}
-    for record in records:
-        by_frame.setdefault((record.video, record.frame_id), []).append(record)
+    by_frame = records_by_frame(records)
     paths = []
     for number, miss in enumerate(misses, start=1):
         video = miss.video.replace("/", "_")
@@ -95,24 +93,72 @@ def find_misses(
     return missed[: num_misses - num_false] + false[:num_false]
 
 
+def records_by_frame(
+    records: Sequence[DetectionRecord],
+) -> dict[tuple[str, int], list[DetectionRecord]]:
+    """Return the records of each (video, frame_id)."""
+    by_frame: dict[tuple[str, int], list[DetectionRecord]] = {}
+    for record in records:
+        by_frame.setdefault((record.video, record.frame_id), []).append(record)
+    return by_frame
+
+
 def draw_miss(
     miss: Miss,
     annotations: VideoAnnotations,
     records: Mapping[tuple[str, int], Sequence[DetectionRecord]],
     store: FrameStore,
+    *,
+    with_title: bool = True,
 ) -> ByteArray:
     """Return the strip of a miss, (H, W, 3) uint8 RGB; `records` are keyed by (video, frame_id)."""
     frame_ids = annotations.frame_ids(miss.video)
     place = frame_ids.index(miss.frame_id)
     panels = [
-        _panel(miss, annotations, records, store, frame_ids[neighbour])
+        draw_panel(miss, annotations, records, store, frame_ids[neighbour])
         if 0 <= neighbour < len(frame_ids)
         else np.full((PANEL_PX, PANEL_PX, 3), 60, np.uint8)
         for neighbour in (place - 1, place, place + 1)
     ]
     gap = np.full((PANEL_PX, 4, 3), 255, np.uint8)
     strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
-    return np.concatenate([_title(miss, strip.shape[1]), strip], axis=0)
+    return np.concatenate([_title(miss, strip.shape[1]), strip], axis=0) if with_title else strip
+
+
+def draw_panel(
+    miss: Miss,
+    annotations: VideoAnnotations,
+    records: Mapping[tuple[str, int], Sequence[DetectionRecord]],
+    store: FrameStore,
+    frame_id: int,
+) -> ByteArray:
+    """Return one frame around a miss, boxes drawn: (PANEL_PX, PANEL_PX, 3) uint8 RGB."""
+    frame = store.read(miss.video, frame_id)
+    left, top, side = _crop(miss.bbox, (frame.shape[0], frame.shape[1]))
+    crop = Image.fromarray(frame).crop((left, top, left + side, top + side))
+    panel = np.array(crop.resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC))
+    targets = _enlarged(annotations.boxes(miss.video, frame_id)[0], left, top, side)
+    panel = draw_boxes(panel, targets, [""] * len(targets), [TARGET_COLOR] * len(targets))
+    shown = [
+        record
+        for record in records.get((miss.video, frame_id), ())
+        if record.score >= min(_SHOWN_SCORE, miss.score or 1.0) and _meets(record.bbox, left, top, side)
+    ]
+    shown = sorted(shown, key=lambda record: record.score)[-_MOST_SHOWN:]
+    corners = [(x, y, x + width, y + height) for x, y, width, height in (record.bbox for record in shown)]
+    boxes = _enlarged(np.array(corners, np.float32).reshape(-1, 4), left, top, side)
+    colors = [_FALSE_COLOR if record.bbox == miss.bbox else DETECTION_COLORS[0] for record in shown]
+    return draw_boxes(panel, boxes, [f"{record.score:.2f}" for record in shown], colors, margin_px=5)
+
+
+def miss_text(miss: Miss) -> str:
+    """Say in words what is missing or wrong."""
+    said = {
+        "missed": "not found at IoU 0.5",
+        "weak": f"found with score {miss.score or 0:.2f}",
+        "false_positive": f"no such object at IoU 0.5, score {miss.score or 0:.2f}",
+    }[miss.kind]
+    return f"{miss.category} {miss.bbox[2]:.0f}x{miss.bbox[3]:.0f} px, {said}"
 
 
 def _match_all(scored: ScoredFrames) -> tuple[Ints, Flags]:
@@ -124,7 +170,7 @@ def _match_all(scored: ScoredFrames) -> tuple[Ints, Flags]:
         truth_rows, rows = (np.flatnonzero(column.labels == label) for column in (truths, detections))
         of_label = truths.select(truth_rows)
         matches = match(of_label, detections.select(rows), of_label.crowd[None], VOC07.rule)
-        matched = matches.ground_truths[0, 0]
+        matched = matches.matched_to(0, 0)
         taken = matched != UNMATCHED
         finders = rows[matches.order[matches.candidates[taken]]]
         is_false[finders] = False
@@ -170,32 +216,6 @@ def _spread_out(misses: Iterable[Miss], count: int) -> list[Miss]:
     return chosen
 
 
-def _panel(
-    miss: Miss,
-    annotations: VideoAnnotations,
-    records: Mapping[tuple[str, int], Sequence[DetectionRecord]],
-    store: FrameStore,
-    frame_id: int,
-) -> ByteArray:
-    """Return a frame around the miss, boxes drawn: (PANEL_PX, PANEL_PX, 3)."""
-    frame = store.read(miss.video, frame_id)
-    left, top, side = _crop(miss.bbox, (frame.shape[0], frame.shape[1]))
-    crop = Image.fromarray(frame).crop((left, top, left + side, top + side))
-    panel = np.array(crop.resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC))
-    targets = _enlarged(annotations.boxes(miss.video, frame_id)[0], left, top, side)
-    panel = draw_boxes(panel, targets, [""] * len(targets), [TARGET_COLOR] * len(targets))
-    shown = [
-        record
-        for record in records.get((miss.video, frame_id), ())
-        if record.score >= min(_SHOWN_SCORE, miss.score or 1.0) and _meets(record.bbox, left, top, side)
-    ]
-    shown = sorted(shown, key=lambda record: record.score)[-_MOST_SHOWN:]
-    corners = [(x, y, x + width, y + height) for x, y, width, height in (record.bbox for record in shown)]
-    boxes = _enlarged(np.array(corners, np.float32).reshape(-1, 4), left, top, side)
-    colors = [_FALSE_COLOR if record.bbox == miss.bbox else DETECTION_COLORS[0] for record in shown]
-    return draw_boxes(panel, boxes, [f"{record.score:.2f}" for record in shown], colors, margin_px=5)
-
-
 def _crop(bbox: tuple[float, float, float, float], image_size: tuple[int, int]) -> tuple[int, int, int]:
     """Return left, top and side of a square around a box, inside the frame where it is large enough."""
     x, y, width, height = bbox
@@ -219,16 +239,10 @@ def _enlarged(boxes: FloatArray, left: int, top: int, side: int) -> FloatArray:
 
 
 def _title(miss: Miss, width: int) -> ByteArray:
-    said = {
-        "missed": "not found at IoU 0.5",
-        "weak": f"found with score {miss.score or 0:.2f}",
-        "false_positive": f"no such object at IoU 0.5, score {miss.score or 0:.2f}",
-    }[miss.kind]
-    size = f"{miss.bbox[2]:.0f}x{miss.bbox[3]:.0f} px"
     image = Image.new("RGB", (width, _TITLE_PX), (255, 255, 255))
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(13)
-    draw.text((6, 4), f"{miss.category} {size}, {said}: {miss.video}", fill=(0, 0, 0), font=font)
+    draw.text((6, 4), f"{miss_text(miss)}: {miss.video}", fill=(0, 0, 0), font=font)
     frames = f"frame {miss.frame_id} between its neighbours; green: ground truth, orange: detections"
     draw.text((6, 22), frames, fill=(90, 90, 90), font=font)
     return np.array(image)

@@ -1,4 +1,4 @@
-"""From the matches of one label to its precision and recall, per size bin and IoU threshold.
+"""From the matches of one label to its precision and recall, per bin and IoU threshold.
 
 Shapes: as in matching.py, and R recall points, M limits of detections per frame.
 """
@@ -12,6 +12,22 @@ import numpy as np
 
 from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints, Matches
 
+SPACING = float(np.spacing(1.0))
+"""What pycocotools adds to the denominator of a precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatches:
+    """The matches of one label, and what the bins make of them."""
+
+    matches: Matches
+    counted: Flags
+    """(B, G) ground truths that count, by the rows that `matches` names."""
+    num_ground_truths: Ints
+    """(B,) how many of this label count."""
+    weights: Sequence[Floats | Flags]
+    """B times (D',) in score order: how much a detection weighs as a false one while it is unmatched, 0..1."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRecall:
@@ -23,56 +39,57 @@ class PrecisionRecall:
     """(B, T, M)."""
     num_ground_truths: Ints
     """(B,) ground truths that count."""
+    area: Floats
+    """(B, T) area under the curve of the best precision at or past each recall."""
 
 
 def precision_and_recall(
-    matches: Matches, *, ignored: Flags, outside: Flags, recall_points: Floats, limits: Sequence[int | None]
+    label: LabelMatches,
+    *,
+    recall_points: Floats,
+    limits: Sequence[int | None],
+    precision_epsilon: float = SPACING,
+    recall_epsilon: float = 0.0,
 ) -> PrecisionRecall:
     """Accumulate the matches of one label over all frames.
 
-    `ignored` (B, G) and `outside` (B, D) mark what a bin does not count: a detection matched to an ignored
-    ground truth, and an unmatched one outside the bin, are neither right nor wrong. `limits`: detections used
-    per frame, None = all.
+    A detection matched to a ground truth that does not count is neither right nor wrong. `limits`: detections
+    used per frame, None = all. The epsilons are what a protocol's tool adds to the denominators.
     """
-    num_ground_truths = (~ignored).sum(axis=1)
-    right, counted = _right_and_counted(matches, ignored, outside[:, matches.order])
-    precision = _best_precision(right, counted, num_ground_truths, recall_points)
-    rank = matches.rank[matches.candidates]
-    found = [(right & (rank < (np.inf if limit is None else limit))).sum(axis=2) for limit in limits]
-    recall = np.stack(found, axis=2) / _or_nan(num_ground_truths)[:, None, None]
-    return PrecisionRecall(precision, recall, num_ground_truths)
+    num_bins, num_levels = len(label.counted), len(label.matches.common)
+    precision = np.full((num_bins, num_levels, len(recall_points)), np.nan)
+    recall = np.full((num_bins, num_levels, len(limits)), np.nan)
+    area = np.full((num_bins, num_levels), np.nan)
+    for b in np.flatnonzero(label.num_ground_truths).tolist():
+        number = label.num_ground_truths[b]
+        recalls = np.arange(1, number + 1) / (number + recall_epsilon)
+        needed = np.searchsorted(recalls, recall_points, side="left")
+        for t, (places, wrong) in enumerate(_right_and_wrong(label, b)):
+            found = np.arange(1, len(places) + 1)
+            best = np.maximum.accumulate((found / (wrong + found + precision_epsilon))[::-1])[::-1]
+            precision[b, t] = np.append(best, 0.0)[np.minimum(needed, len(best))]
+            area[b, t] = best.sum() / (number + recall_epsilon)
+            rank = label.matches.rank[places]
+            within = [len(rank) if limit is None else np.count_nonzero(rank < limit) for limit in limits]
+            recall[b, t] = np.array(within) / (number + recall_epsilon)
+    return PrecisionRecall(precision, recall, label.num_ground_truths, area)
 
 
-def _right_and_counted(matches: Matches, ignored: Flags, outside: Flags) -> tuple[Flags, Ints]:
-    """Return which candidates are right, and how many detections count up to and with each: two (B, T, C)."""
-    is_matched = matches.ground_truths != UNMATCHED
-    right = is_matched.copy()
-    bins, levels, places = np.nonzero(is_matched)
-    right[bins, levels, places] = ~ignored[bins, matches.ground_truths[bins, levels, places]]
-    inside = ~outside
-    inside_candidates = inside[:, None, matches.candidates]  # (B, 1, C)
-    counts = right | (~is_matched & inside_candidates)
-    # All detections but candidates are summed once for all thresholds; the candidates then correct that sum.
-    up_to = np.cumsum(inside, axis=1)[:, None, matches.candidates]
-    return right, up_to + np.cumsum(counts.astype(np.int64) - inside_candidates, axis=2)
+def _right_and_wrong(label: LabelMatches, b: int) -> list[tuple[Ints, Floats]]:
+    """Return, per threshold, the places of the right detections and how many wrong ones come before each.
 
-
-def _best_precision(right: Flags, counted: Ints, num_ground_truths: Ints, recall_points: Floats) -> Floats:
-    """Return the best precision from each recall point on: (B, T, C), (B, T, C), (B,), (R,) -> (B, T, R)."""
-    found = np.cumsum(right, axis=2)
-    # Precision peaks where a detection is right, as only candidates can be. spacing(1): pycocotools' formula.
-    precision = np.where(right, found / (counted + np.spacing(1.0)), 0.0)
-    best = np.maximum.accumulate(precision[:, :, ::-1], axis=2)[:, :, ::-1]
-    best = np.concatenate((best, np.zeros((*best.shape[:2], 1))), axis=2)  # 0 past the last one found
-    at_points = np.full((*right.shape[:2], len(recall_points)), np.nan)
-    for b, number in enumerate(num_ground_truths):
-        if number == 0:
-            continue
-        needed = 1 + np.searchsorted(np.arange(1, number + 1) / number, recall_points, side="left")
-        for t in range(right.shape[1]):
-            at_points[b, t] = best[b, t, np.searchsorted(found[b, t], needed, side="left")]
-    return at_points
-
-
-def _or_nan(counts: Ints) -> Floats:
-    return np.where(counts > 0, counts, np.nan)
+    Precision peaks at right detections, so no other place is needed.
+    """
+    candidates, counted = label.matches.candidates, label.counted[b]
+    weights = label.weights[b][candidates]
+    before = np.cumsum(label.weights[b], dtype=np.float64)[candidates]
+    found = []
+    for level in range(len(label.matches.common)):
+        rows = label.matches.matched_to(b, level)
+        matched = np.flatnonzero(rows != UNMATCHED)
+        right = np.flatnonzero(counted[rows[matched]])
+        # All detections were taken for wrong ones in `before`; the matched ones are not.
+        matched_before = np.cumsum(weights[matched], dtype=np.float64)[right]
+        matched = matched[right]
+        found.append((candidates[matched], before[matched] - matched_before))
+    return found

@@ -1,106 +1,49 @@
-"""Named evaluation protocols: which matches count and what is averaged. Every figure carries its protocol.
-
-| preset  | a detection takes                 | average precision                | source                 |
-|---------|-----------------------------------|----------------------------------|------------------------|
-| `coco`  | the best ground truth still free  | 101 points, IoU 0.50:0.05:0.95   | pycocotools, to 1e-9   |
-| `voc07` | the best ground truth, or none    | 11 points, IoU 0.5               | PASCAL VOC 2007 devkit |
-
-IoU is plain (continuous boxes, no +1) in both. Labels without ground truth take no part in a mean.
-"""
+"""Score detections by named protocols (presets.py): match once, accumulate per label, average into figures."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from lstfe.data.coco_video import VideoAnnotations
-from lstfe.errors import UserError
-from lstfe.evaluation.matching import Flags, Floats, GroundTruths, MatchRule, ScoredBoxes, match
-from lstfe.evaluation.precision import PrecisionRecall, precision_and_recall
+from lstfe.evaluation.bins import counted_by_motion, counted_by_size, motion_weights, size_weights
+from lstfe.evaluation.encounters import Encounters, Flags, Floats, Ints
+from lstfe.evaluation.matching import UNMATCHED, match_encounters
+from lstfe.evaluation.operating import JudgedDetections, operating_figures
+from lstfe.evaluation.precision import LabelMatches, PrecisionRecall, precision_and_recall
+from lstfe.evaluation.presets import (
+    ALL,
+    COCO,
+    ILSVRC,
+    MEGA_VID,
+    PROTOCOLS,
+    VOC07,
+    Figure,
+    Protocol,
+    find_protocol,
+)
 from lstfe.evaluation.records import DetectionRecord, ScoredFrames, scored_frames
 
-_UNLIMITED = 1e10  # square pixels; pycocotools' number for "any size"
-ALL = "all"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """One number of a protocol: mean average precision, or mean recall, over labels and IoU thresholds."""
-
-    kind: Literal["precision", "recall"] = "precision"
-    iou: float | None = None
-    """The one threshold it looks at; None = the mean over all."""
-    size: str = ALL
-    limit: int | None = None
-    """Detections used per frame and label; None = as many as the protocol allows."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Protocol:
-    """How detections are matched, and the figures that come of it."""
-
-    rule: MatchRule
-    recall_points: tuple[float, ...]
-    figures: Mapping[str, Figure]
-    class_figures: tuple[str, ...]
-    """Names of the figures that the table per class shows."""
-    size_bins: Mapping[str, tuple[float, float]] = field(default_factory=lambda: {ALL: (0.0, _UNLIMITED)})
-    """Name -> smallest and largest area, square original pixels, both included."""
-
-    @property
-    def limits(self) -> tuple[int | None, ...]:
-        """Every limit of detections that some figure needs."""
-        return tuple(dict.fromkeys(figure.limit for figure in self.figures.values()))
-
-
-COCO = Protocol(
-    rule=MatchRule(
-        thresholds=tuple(np.linspace(0.5, 0.95, 10).tolist()),
-        best_only=False,
-        crowd_by_detection=True,
-        max_detections=100,
-    ),
-    recall_points=tuple(np.linspace(0.0, 1.0, 101).tolist()),
-    size_bins={
-        ALL: (0.0, _UNLIMITED),
-        "small": (0.0, 32.0**2),
-        "medium": (32.0**2, 96.0**2),
-        "large": (96.0**2, _UNLIMITED),
-        "tiny": (0.0, math.nextafter(16.0**2, 0.0)),
-        "small16_32": (16.0**2, 32.0**2),
-    },
-    figures={
-        "AP": Figure(),
-        "AP50": Figure(iou=0.5),
-        "AP75": Figure(iou=0.75),
-        "APs": Figure(size="small"),
-        "APm": Figure(size="medium"),
-        "APl": Figure(size="large"),
-        "AP_tiny": Figure(size="tiny"),
-        "AP_small16_32": Figure(size="small16_32"),
-        "AR1": Figure(kind="recall", limit=1),
-        "AR10": Figure(kind="recall", limit=10),
-        "AR100": Figure(kind="recall"),
-        "ARs": Figure(kind="recall", size="small"),
-        "ARm": Figure(kind="recall", size="medium"),
-        "ARl": Figure(kind="recall", size="large"),
-    },
-    class_figures=("AP", "AP50", "AP75"),
-)
-
-VOC07 = Protocol(
-    rule=MatchRule(thresholds=(0.5,), best_only=True, crowd_by_detection=False, max_detections=None),
-    # arange, not k / 10: 3 * 0.1 is a little more than 0.3, and the tools in use all compare with that.
-    recall_points=tuple(np.arange(0.0, 1.1, 0.1).tolist()),
-    figures={"AP50": Figure(iou=0.5)},
-    class_figures=("AP50",),
-)
-
-PROTOCOLS: dict[str, Protocol] = {"coco": COCO, "voc07": VOC07}
+__all__ = [
+    "ALL",
+    "COCO",
+    "ILSVRC",
+    "MEGA_VID",
+    "PROTOCOLS",
+    "VOC07",
+    "Figure",
+    "Protocol",
+    "average_over_labels",
+    "find_protocol",
+    "flatten_scores",
+    "label_matches",
+    "precision_recall_by_label",
+    "score",
+    "score_frames",
+]
 
 
 def score(
@@ -112,21 +55,34 @@ def score(
     split: str | None = None,
     frames: Mapping[str, Collection[int]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Score detections by named protocols: protocol -> figure -> number, None where there is no ground truth.
+    """Score detections by named protocols: see `score_frames`.
 
-    Beside the figures stand split, frame_stride, num_frames, num_ground_truths (no crowds), num_detections,
-    and `per_class` where there is more than one class. `frames` (frame_ids by video) limits what is scored.
-    DetectionError names a record that is impossible; UserError an unknown protocol.
+    `frames` (frame_ids by video) limits what is scored. DetectionError names a record that is impossible;
+    UserError an unknown protocol.
     """
     scored = scored_frames(annotations, records, frame_stride=frame_stride, frames=frames)
+    return score_frames(scored, protocols, frame_stride=frame_stride, split=split)
+
+
+def score_frames(
+    scored: ScoredFrames, protocols: Iterable[str], *, frame_stride: int = 1, split: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return protocol -> figure -> number, None where there is no ground truth.
+
+    Beside a protocol's own figures stand those of operating.py, and what all of them rest on: split,
+    frame_stride, num_frames, num_empty_frames, num_ground_truths (no crowds; also by bin), num_detections, and
+    `per_class` where there is more than one class.
+    """
+    encounters = Encounters(scored.truths, scored.detections, by_label=True)
     counts = {
         "split": split,
         "frame_stride": frame_stride,
         "num_frames": len(scored.frames),
+        "num_empty_frames": len(scored.frames) - int(np.count_nonzero(np.bincount(scored.truths.frames))),
         "num_ground_truths": int((~scored.truths.crowd).sum()),
         "num_detections": len(scored.detections),
     }
-    return {name: _figures(find_protocol(name), scored) | counts for name in protocols}
+    return {name: _figures(find_protocol(name), scored, encounters) | counts for name in protocols}
 
 
 def flatten_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -140,76 +96,125 @@ def flatten_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, flo
     return flat
 
 
-def find_protocol(name: str) -> Protocol:
-    """Return the protocol of that name; UserError lists the names there are."""
-    if name not in PROTOCOLS:
-        raise UserError(f"unknown evaluation protocol {name!r}, expected one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
 def precision_recall_by_label(protocol: Protocol, scored: ScoredFrames) -> list[PrecisionRecall]:
     """Match and accumulate each label for itself, in the order of `label_names`."""
-    return [
-        _precision_recall_of_label(protocol, scored.truths, scored.detections, label)
-        for label in range(1, len(scored.label_names) + 1)
-    ]
+    encounters = Encounters(scored.truths, scored.detections, by_label=True)
+    return _accumulate(protocol, label_matches(protocol, encounters, len(scored.label_names)))
 
 
-def ignored_ground_truths(truths: GroundTruths, size_bins: Iterable[tuple[float, float]]) -> Flags:
-    """Return which ground truths each bin does not count: crowds, and areas outside of it: -> (B, G)."""
-    return truths.crowd | _outside(truths.areas, size_bins)
+def label_matches(protocol: Protocol, encounters: Encounters, num_labels: int) -> list[LabelMatches]:
+    """Match all labels by a protocol, and say what its bins (`protocol.bins`) count; one entry a label."""
+    encounters = encounters.limited(protocol.rule.max_detections)
+    truths, order = encounters.truths, encounters.order
+    by_motion = counted_by_motion(truths, protocol.motion_bins.values())
+    counted = np.concatenate([counted_by_size(truths, protocol.size_bins.values()), by_motion])
+    matches = match_encounters(encounters, ~counted, protocol.rule)
+    sizes = encounters.detections.boxes[:, 2:].prod(axis=1)[order]
+    weights: list[Floats | Flags] = [*size_weights(sizes, protocol.size_bins.values())]
+    if len(by_motion):
+        rule = protocol.rule
+        pairs = encounters.pairs(grow_px=rule.grow_px, crowd_by_detection=rule.crowd_by_detection)
+        weights += [*motion_weights(encounters, pairs, by_motion, by_frame=protocol.strays_by_frame)]
+    starts = np.searchsorted(encounters.detections.labels[order], np.arange(1, num_labels + 2))
+    found = []
+    for label, (start, end) in enumerate(pairwise(starts.tolist()), start=1):
+        numbers = counted[:, truths.labels == label].sum(axis=1)
+        of_label = [weight[start:end] for weight in weights]
+        found.append(LabelMatches(matches.part(start, end), counted, numbers, of_label))
+    return found
 
 
 def average_over_labels(
     curves: Sequence[PrecisionRecall], protocol: Protocol, figure: Figure
 ) -> float | None:
     """Return one figure, the mean over thresholds and over labels with ground truth; None without any."""
-    size = list(protocol.size_bins).index(figure.size)
+    place = protocol.bins.index(figure.bin)
     levels = [i for i, level in enumerate(protocol.rule.thresholds) if figure.iou in (None, round(level, 9))]
-    if figure.kind == "precision":
-        values = [curve.precision[size, levels] for curve in curves]
+    if figure.kind == "recall":
+        values = [curve.recall[place, levels, protocol.limits.index(figure.limit)] for curve in curves]
+    elif protocol.is_area:
+        values = [curve.area[place, levels] for curve in curves]
     else:
-        values = [curve.recall[size, levels, protocol.limits.index(figure.limit)] for curve in curves]
+        values = [curve.precision[place, levels] for curve in curves]
     present = [value.mean() for value in values if not np.isnan(value).any()]
     return float(np.mean(present)) if present else None
 
 
-def _precision_recall_of_label(
-    protocol: Protocol, truths: GroundTruths, detections: ScoredBoxes, label: int
-) -> PrecisionRecall:
-    truths = truths.select(np.flatnonzero(truths.labels == label))
-    detections = detections.select(np.flatnonzero(detections.labels == label))
-    bins = protocol.size_bins.values()
-    ignored = ignored_ground_truths(truths, bins)
-    return precision_and_recall(
-        match(truths, detections, ignored, protocol.rule),
-        ignored=ignored,
-        outside=_outside(detections.boxes[:, 2] * detections.boxes[:, 3], bins),
-        recall_points=np.array(protocol.recall_points),
-        limits=protocol.limits,
-    )
+def _accumulate(protocol: Protocol, labels: Iterable[LabelMatches]) -> list[PrecisionRecall]:
+    return [
+        precision_and_recall(
+            label,
+            recall_points=np.array(protocol.recall_points),
+            limits=protocol.limits,
+            precision_epsilon=protocol.precision_epsilon,
+            recall_epsilon=protocol.recall_epsilon,
+        )
+        for label in labels
+    ]
 
 
-def _outside(areas: Floats, size_bins: Iterable[tuple[float, float]]) -> Flags:
-    return np.stack([(areas < low) | (areas > high) for low, high in size_bins])
-
-
-def _figures(protocol: Protocol, scored: ScoredFrames) -> dict[str, Any]:
-    curves = precision_recall_by_label(protocol, scored)
-    figures: dict[str, Any] = {
-        name: average_over_labels(curves, protocol, figure) for name, figure in protocol.figures.items()
-    }
+def _figures(protocol: Protocol, scored: ScoredFrames, encounters: Encounters) -> dict[str, Any]:
+    encounters = encounters.limited(protocol.rule.max_detections)
+    labels = label_matches(protocol, encounters, len(scored.label_names))
+    curves = _accumulate(protocol, labels)
+    together, by_label = _operating_figures(scored, encounters, labels)
+    numbers = np.sum([curve.num_ground_truths for curve in curves], axis=0)
+    figures = {name: average_over_labels(curves, protocol, of) for name, of in protocol.figures.items()}
+    found: dict[str, Any] = {**figures, **together, **_by_bin(protocol, numbers)}
     if len(curves) > 1:
-        figures["per_class"] = {
-            name: _class_figures(protocol, curve)
-            for name, curve in zip(scored.label_names, curves, strict=True)
+        found["per_class"] = {
+            name: _class_figures(protocol, curve) | operating | _by_bin(protocol, curve.num_ground_truths)
+            for name, curve, operating in zip(scored.label_names, curves, by_label, strict=True)
         }
-    return figures
+    return found
 
 
-def _class_figures(protocol: Protocol, curve: PrecisionRecall) -> dict[str, float | int | None]:
+def _class_figures(protocol: Protocol, curve: PrecisionRecall) -> dict[str, Any]:
     figures = {
         name: average_over_labels([curve], protocol, protocol.figures[name])
         for name in protocol.class_figures
     }
     return {**figures, "num_ground_truths": int(curve.num_ground_truths[0])}
+
+
+def _by_bin(protocol: Protocol, numbers: Ints) -> dict[str, dict[str, int]]:
+    counts = dict(zip(protocol.bins, numbers.tolist(), strict=True))
+    del counts[ALL]
+    return {"num_ground_truths_by_bin": counts} if counts else {}
+
+
+Operating = dict[str, float | None]
+
+
+def _operating_figures(
+    scored: ScoredFrames, encounters: Encounters, labels: Sequence[LabelMatches]
+) -> tuple[Operating, list[Operating]]:
+    """Return the operating figures of all labels together, and of each."""
+    judged = [_judge(label) for label in labels]
+    right, wrong = (np.concatenate(columns) for columns in zip(*judged, strict=True))
+    numbers = [int(label.num_ground_truths[0]) for label in labels]
+    ends = np.cumsum([0, *(len(of_label) for of_label, _ in judged)]).tolist()
+    stretches: list[Ints | slice] = [slice(start, end) for start, end in pairwise(ends)]
+    found = [
+        operating_figures(
+            JudgedDetections(encounters.scores[which], encounters.frames[which], right[which], wrong[which]),
+            num_ground_truths=number,
+            truth_frames=scored.truths.frames,
+            num_frames=len(scored.frames),
+        )
+        for which, number in zip(
+            [encounters.across_labels(), *stretches], [sum(numbers), *numbers], strict=True
+        )
+    ]
+    return found[0], found[1:]
+
+
+def _judge(label: LabelMatches) -> tuple[Flags, Flags]:
+    """Return which of a label's detections are right and wrong at the lowest threshold."""
+    matches = label.matches
+    rows = matches.matched_to(0, 0)
+    matched = rows != UNMATCHED
+    right, wrong = np.zeros(len(matches.order), bool), np.ones(len(matches.order), bool)
+    right[matches.candidates[matched]] = label.counted[0, rows[matched]]
+    wrong[matches.candidates[matched]] = False
+    return right, wrong

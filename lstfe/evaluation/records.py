@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.errors import UserError
-from lstfe.evaluation.matching import GroundTruths, ScoredBoxes
+from lstfe.evaluation.encounters import Floats, GroundTruths, ScoredBoxes
+from lstfe.evaluation.motion import motion_iou
 from lstfe.types import Detections
 
 
@@ -157,8 +158,24 @@ def _truths(
         boxes=np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
         areas=np.array(areas, np.float64),
         crowd=np.array([entry.iscrowd for entry in entries], bool),
+        motion=_motion(annotations, rows),
     )
     return truths, rows
+
+
+def _motion(annotations: VideoAnnotations, rows: list[int]) -> Floats | None:
+    """Return the motion IoU of some annotations, measured over all; None where no annotation names a track."""
+    entries = annotations.annotations
+    tracks = np.array([entry.instance_id for entry in entries], np.int64)
+    if not tracks.any():  # 0 is what stands where the file said nothing
+        return None
+    frame_ids = {image.id: image.frame_id for image in annotations.images}
+    return motion_iou(
+        np.array([entry.video_id for entry in entries], np.int64),
+        tracks,
+        np.array([frame_ids[entry.image_id] for entry in entries], np.int64),
+        np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
+    )[rows]
 
 
 def _detections(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lstfe.data.folders import PARTIAL_PREFIX, new_file
 from lstfe.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -67,9 +66,9 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path, *, num_kept: int = 
     directory.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(directory, checkpoint.iteration)
     values = {item.name: getattr(checkpoint, item.name) for item in dataclasses.fields(checkpoint)}
-    with _replaced(path) as temporary:
-        _save_to(temporary, values)
-    leftovers = list(directory.glob(".checkpoint_*.tmp"))  # of a process killed while it wrote
+    with new_file(path, is_durable=True) as partial:
+        _save_to(partial, values)
+    leftovers = list(directory.glob(f"{PARTIAL_PREFIX}*-checkpoint_*"))  # of a process killed while it wrote
     for outdated in _oldest_first(directory)[:-num_kept] + leftovers:
         outdated.unlink(missing_ok=True)
     return path
@@ -124,29 +123,6 @@ def _oldest_first(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint_*.pt"))
 
 
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path`; once it is safely on disk it takes the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _flush_to_disk(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name itself is on disk only with its folder
-        _flush_to_disk(path.parent)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 # -------------------------------------------------------------------------------------------- weights
 
 
@@ -154,8 +130,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's state as safetensors, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replaced(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+    with new_file(path, is_durable=True) as partial:
+        safetensors.torch.save_file(tensors, partial)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

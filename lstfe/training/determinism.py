@@ -26,6 +26,17 @@ def seed_update(seed: int, iteration: int, rank: int) -> None:
 
 
 @contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU: sums are split among them, so the last bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def reproducible_cpu(device: torch.device) -> Iterator[None]:
     """On the CPU, choose algorithms that give the same bits however many threads run; a GPU is left alone."""
     if device.type != "cpu":

@@ -122,11 +122,12 @@ class _Training:
         micro_batch: int | None,
     ) -> None:
         self.config, self.world = config, world
-        self.prepared_dir, self.checkpoint_dir = prepared_dir, checkpoint_dir
+        self.checkpoint_dir = checkpoint_dir
         self.log, self.validate = log, validate
-        annotations, _ = load_split(prepared_dir, "train")
-        self.label_names = annotations.label_names
-        self.num_clips_per_epoch = len(annotations.images)
+        self.annotations, self.store = load_split(prepared_dir, "train")
+        self.label_names = self.annotations.label_names
+        names = self.annotations.video_by_name
+        self.num_clips_per_epoch = sum(len(self.annotations.current_frames(name)) for name in names)
         torch.manual_seed(config.train.seed)
         model = LSTFENet(config.model, num_classes=len(self.label_names) + 1)
         self.model = model.to(world.device).to(memory_format=torch.channels_last)
@@ -209,8 +210,8 @@ class _Training:
     def _batches(self) -> Iterator[list[Clip]]:
         return make_loader(
             self.config,
-            self.prepared_dir,
-            "train",
+            self.annotations,
+            self.store,
             start_iteration=self.iteration,
             rank=self.world.rank,
             world_size=self.world.size,

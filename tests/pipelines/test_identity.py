@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from lstfe.config import Config
-from pipelines.identity import code_md5, files_md5, lock_md5, origin_tags, prepared_md5, train_key
+from pipelines.identity import (
+    code_md5,
+    detection_key,
+    files_md5,
+    lock_md5,
+    origin_tags,
+    prepared_md5,
+    train_key,
+)
 
 _MD5 = {"data_md5": "d", "code_md5": "c"}
 
@@ -70,6 +78,22 @@ def test_neither_other_sections_nor_the_number_of_processes_change_the_key(
     monkeypatch.setenv("LSTFE_NPROC", "8")
 
     assert train_key(replace(config, deploy=replace(config.deploy, bundle_name="x")), **_MD5) == key
+
+
+def test_whatever_changes_detections_changes_their_key_and_scoring_does_not() -> None:
+    config = Config()
+    same = {"device": "cpu", "weights_md5": "w", **_MD5}
+    key = detection_key(config, **same)
+    changed = [
+        replace(config, inference=replace(config.inference, seed=7)),
+        replace(config, evaluate=replace(config.evaluate, split="val")),
+        replace(config, evaluate=replace(config.evaluate, num_threads=2)),
+    ]
+    keys = {key, *(detection_key(other, **same) for other in changed)}
+    keys |= {detection_key(config, **{**same, name: "x"}) for name in same}
+    assert len(keys) == 1 + len(changed) + len(same)
+    scoring = replace(config.evaluate, protocols=("voc07",), frame_stride=3, num_pictures=0)
+    assert detection_key(replace(config, evaluate=scoring), **same) == key
 
 
 def test_the_hash_of_prepared_data_is_dvcs_own_where_it_is_known(project: Path) -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 from lstfe.errors import UserError
-from pipelines.launch import launch_processes, micro_batch
+from pipelines.launch import launch_processes, micro_batch, processes_to_detect, processes_to_train
 
 
 class _BecameAnother(Exception):
@@ -40,7 +40,7 @@ def test_one_process_needs_no_launcher(
 ) -> None:
     monkeypatch.setenv("LSTFE_NPROC", number)
 
-    launch_processes("pipelines.train", batch_size=4)
+    launch_processes("pipelines.train", lambda: 4)
 
     assert became == []
 
@@ -51,7 +51,7 @@ def test_several_processes_are_started_by_torchrun_which_may_restart_them(
     monkeypatch.setenv("LSTFE_NPROC", "2")
 
     with pytest.raises(_BecameAnother):
-        launch_processes("pipelines.train", batch_size=4)
+        launch_processes("pipelines.train", lambda: 4)
 
     command, environment = became[0]
     assert command[1:3] == ["-m", "pipelines.launch"]
@@ -77,11 +77,41 @@ def test_without_a_number_each_visible_gpu_gets_a_process_as_far_as_the_batch_ca
     monkeypatch.setattr("lstfe.training.distributed.num_visible_gpus", lambda: gpus)
 
     with contextlib.suppress(_BecameAnother):
-        launch_processes("pipelines.train", batch_size=batch_size)
+        launch_processes("pipelines.train", lambda: processes_to_train(batch_size))
 
     found = [argument for command, _ in became for argument in command if "nproc" in argument]
     assert found == ([] if expected is None else [f"--nproc-per-node={expected}"])
     assert bool(caplog.messages) == (gpus > (expected or 1))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "num_threads", "num_videos", "num_frames", "expected"),
+    [
+        (0, 1, 1, 8, 10_000, 1),
+        (0, 2, 1, 8, 960, 2),
+        (0, 16, 4, 8, 10_000, 4),
+        (0, 64, 1, 100, 100_000, 8),
+        (0, 8, 1, 3, 10_000, 3),
+        (0, 8, 1, 8, 960, 3),
+        (0, 8, 1, 8, 36, 1),
+        (0, 1, 4, 8, 960, 1),
+        (4, 64, 1, 100, 100_000, 4),
+    ],
+)
+def test_a_split_is_detected_by_as_many_processes_as_have_something_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    cores: int,
+    num_threads: int,
+    num_videos: int,
+    num_frames: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr("lstfe.training.distributed.num_visible_gpus", lambda: gpus)
+    monkeypatch.setattr("pipelines.launch.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("pipelines.launch.os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+
+    assert processes_to_detect(num_videos, num_frames, num_threads=num_threads) == expected
 
 
 def test_a_process_of_torchrun_starts_no_other(
@@ -90,7 +120,7 @@ def test_a_process_of_torchrun_starts_no_other(
     monkeypatch.setenv("LSTFE_NPROC", "2")
     monkeypatch.setenv("RANK", "0")
 
-    launch_processes("pipelines.train", batch_size=4)
+    launch_processes("pipelines.train", lambda: 4)
 
     assert became == []
 
@@ -100,7 +130,7 @@ def test_a_number_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, numbe
     monkeypatch.setenv("LSTFE_NPROC", number)
 
     with pytest.raises(UserError, match="LSTFE_NPROC must be a whole number >= 1"):
-        launch_processes("pipelines.train", batch_size=4)
+        launch_processes("pipelines.train", lambda: 4)
 
 
 def test_the_environment_limits_the_clips_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,49 @@ def test_later_stages_add_to_the_same_run(client: Any, tmp_path: Path) -> None:
     assert finished_runs()[0]["metrics"]["voc07.AP50"] == 0.75
 
 
+def test_the_evaluated_data_is_noted_once_beside_the_data_of_the_training(
+    client: Any, tmp_path: Path
+) -> None:
+    run = _train(tmp_path / "state", 10)
+    run_file = _trained(run, tmp_path / "trained")
+
+    for _ in range(2):
+        with continue_run(run_file, stage="evaluate") as continued:
+            continued.log_data_set("mine", _DATA_MD5, split="test")
+
+    inputs = client.get_run(run.id).inputs.dataset_inputs
+    noted = [(item.dataset.name, item.dataset.digest, item.tags[0].value) for item in inputs]
+    assert sorted(noted) == [
+        ("embedded-train", _DATA_MD5, "training"),
+        ("mine-test", _DATA_MD5, "evaluation"),
+    ]
+
+
+def test_a_folder_is_kept_with_the_run(client: Any, tmp_path: Path) -> None:
+    run_file = _trained(_train(tmp_path / "state", 10), tmp_path / "trained")
+    folder = tmp_path / "evaluated"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "report.html").write_text("report")
+    (folder / "plots" / "curve.csv").write_text("curve")
+
+    with continue_run(run_file, stage="evaluate") as continued:
+        continued.log_folder(folder, "evaluated")
+
+    assert [file.path for file in client.list_artifacts(continued.id, "evaluated")] == [
+        "evaluated/plots",
+        "evaluated/report.html",
+    ]
+
+
+def test_names_of_classes_that_mlflow_does_not_take_are_mended(client: Any, tmp_path: Path) -> None:
+    run_file = _trained(_train(tmp_path / "state", 10), tmp_path / "trained")
+
+    with continue_run(run_file, stage="evaluate") as continued:
+        continued.log_summary({"coco.per_class.a&b (c).AP": 0.5, "coco.AP": 0.6})
+
+    assert client.get_run(continued.id).data.metrics["coco.per_class.a_b _c_.AP"] == 0.5
+
+
 def test_the_final_lock_file_is_tagged_on_the_run(client: Any, tmp_path: Path, project: Path) -> None:
     run = _train(tmp_path / "state", 10)
     (project / "dvc.lock").write_text("final")
@@ -209,3 +252,19 @@ def test_a_broken_store_costs_a_warning_and_nothing_else(
     assert run.id is None
     assert "MLflow is not there" in caplog.text
     assert len(read_journal(run.journal)) == 1
+
+
+def test_runs_of_a_sweep_are_nested_below_one_that_only_the_first_makes(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = _train(tmp_path / "alone", 10)
+    monkeypatch.setenv("LSTFE_SWEEP", "it's lr")
+    first, second = (_train(tmp_path / name, 10) for name in ("first", "second"))
+
+    tags = [client.get_run(run.id).data.tags for run in (first, second)]
+    parents = {tag["mlflow.parentRunId"] for tag in tags}
+    assert len(parents) == 1
+    assert client.get_run(parents.pop()).info.run_name == "it_s lr"
+    assert {tag["sweep"] for tag in tags} == {"it_s lr"}
+    assert "mlflow.parentRunId" not in client.get_run(alone.id).data.tags
+    assert {run["id"] for run in finished_runs()} == {alone.id, first.id, second.id}

@@ -160,7 +160,14 @@ def test_every_stage_leaves_what_the_next_ones_and_people_need(reproduced: Path)
             "run.json",
             "history.jsonl",
         ],
-        "artifacts/evaluated": ["metrics.json", "detections.json", "plots", "pictures"],
+        "artifacts/evaluated": [
+            "metrics.json",
+            "errors.json",
+            "report.html",
+            "detections.json",
+            "plots",
+            "pictures",
+        ],
         "artifacts/exported": ["backbone.onnx", "parity.json"],
         "artifacts/deployed": ["manifest.json", "weights.safetensors", "config.yaml", "labels.json"],
     }
@@ -185,6 +192,7 @@ def test_a_killed_training_goes_on_as_the_same_run_and_clears_up(
     assert record["run_id"] == interrupted["run_id"]
     assert record["train_key"] == interrupted["key"]
     assert list((reproduced / ".work" / "checkpoints").iterdir()) == []
+    assert list((reproduced / ".work" / "detections").iterdir()) == []
     lines = (reproduced / "artifacts/trained/history.jsonl").read_text().splitlines()
     iterations = [entry["iteration"] for entry in map(json.loads, lines) if "loss" in entry]
     assert iterations == [5, 10, 15, 20, 25, 30]

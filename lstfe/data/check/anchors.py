@@ -12,7 +12,8 @@ import numpy as np
 
 from lstfe.config import ModelConfig, ProposalConfig
 from lstfe.data.check.findings import Finding
-from lstfe.data.check.tables import Doubles, SplitTable
+from lstfe.data.check.tables import SplitTable
+from lstfe.data.columns import Doubles
 from lstfe.data.object_sizes import size_histogram
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)

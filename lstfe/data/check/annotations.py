@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lstfe.data.check.findings import Finding, Picture
-from lstfe.data.check.tables import SplitTable, places_of
+from lstfe.data.check.tables import SplitTable
+from lstfe.data.columns import places_of
 from lstfe.types import IntArray
 
 MOSTLY_EMPTY = 0.9
@@ -37,6 +38,7 @@ def check_annotations(table: SplitTable) -> list[Finding]:
         _unknown_references,
         _unknown_classes,
         _past_the_end,
+        _train_frames_past_the_end,
         _boxes,
         _objects_twice,
         _track_jumps,
@@ -121,6 +123,14 @@ def _past_the_end(table: SplitTable) -> Iterator[Finding]:
         video = table.videos[place]
         message = f"frame {cases[0]} is annotated, but the video has {video.num_frames} frames counted from 0"
         yield Finding("past_the_end", message, table.split, video.name, len(cases))
+
+
+def _train_frames_past_the_end(table: SplitTable) -> Iterator[Finding]:
+    for video in table.videos:
+        outside = [frame for frame in video.vid_train_frames if not 0 <= frame < video.num_frames]
+        if outside:
+            message = f"vid_train_frames has {outside[0]}, but the video has {video.num_frames} frames counted from 0"
+            yield Finding("past_the_end", message, table.split, video.name, len(outside))
 
 
 def _boxes(table: SplitTable) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from lstfe.data.check.footage import Footage
 from lstfe.data.check.report import CheckReport, describe_boxes, describe_split, numbered
 from lstfe.types import FloatArray
 from lstfe.visualize import draw_boxes
+from lstfe.web_page import document, picture, table
 
 MAX_THUMBNAILS = 60
 """Videos shown at the end of the page, spread over all."""
@@ -25,22 +25,19 @@ _OF_WHOLE_VIDEOS = ("shared_file", "repeated_file", "similar_background")
 """Kinds that any frame of the video shows."""
 _ERROR_COLOR = (255, 60, 60)
 _STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1000px; color: #222; padding: 0 1em; }
-table { border-collapse: collapse; } td, th { padding: .2em .7em; text-align: left; vertical-align: top; }
-tr:nth-child(even) { background: #f4f4f4; } td.number { text-align: right; }
-.error { color: #b00020; font-weight: 600; } .note { color: #8a6d00; font-weight: 600; }
+.error { color: var(--bad); font-weight: 600; } .note { font-weight: 600; }
 figure { display: inline-block; margin: .4em; vertical-align: top; } figcaption { font-size: 12px; max-width: 480px; }
-.bar { background: #4a7ebb; height: 1em; }
+.bar { background: var(--accent); height: 1em; }
 """
 
 
 def write_page(report: CheckReport) -> str:
     """Return the page as text."""
-    title = html.escape(f"Check of {report.raw.name}")
+    title = f"Check of {report.raw.name}"
     parts = [
-        f"<h1>{title}</h1>",
-        f"<p><span class=error>{numbered(report.num_errors, 'error')}</span>, to be mended; "
-        f"<span class=note>{numbered(report.num_notes, 'note')}</span>, to be looked at.</p>",
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{_severity('error', report.num_errors)}, to be mended; "
+        f"{_severity('note', report.num_notes)}, to be looked at.</p>",
         "<ul>",
         *(
             f"<li>{html.escape(split)}: {describe_split(counts)}</li>"
@@ -52,22 +49,29 @@ def write_page(report: CheckReport) -> str:
         *_sizes(report.boxes),
         *_thumbnails(report.footage),
     ]
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-    return f"{head}<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    return document(title, parts, style=_STYLE)
+
+
+def _severity(name: str, count: int) -> str:
+    text = numbered(count, name)
+    return f'<span class="{name}">{text}</span>' if count else text
 
 
 def _findings_table(findings: Sequence[Finding]) -> Iterator[str]:
     if not findings:
         return
-    yield "<h2>Findings</h2><table><tr><th></th><th>kind</th><th>where</th><th>cases</th><th>the first</th></tr>"
-    for finding in findings[:_MAX_ROWS]:
-        yield (
-            f"<tr><td class={finding.severity}>{finding.severity}</td>"
-            f"<td title='{KINDS[finding.kind]}'>{finding.kind}</td>"
-            f"<td>{html.escape(finding.where)}</td><td class=number>{finding.count}</td>"
-            f"<td>{html.escape(finding.message)}</td></tr>"
+    yield "<h2>Findings</h2>"
+    rows = [
+        (
+            f'<span class="{finding.severity}">{finding.severity}</span>',
+            f'<span title="{KINDS[finding.kind]}">{finding.kind}</span>',
+            html.escape(finding.where),
+            str(finding.count),
+            html.escape(finding.message),
         )
-    yield "</table>"
+        for finding in findings[:_MAX_ROWS]
+    ]
+    yield table(("", "kind", "where", "cases", "the first"), rows, caption="", numbers=False)
     if len(findings) > _MAX_ROWS:
         yield f"<p>{len(findings) - _MAX_ROWS} more are in the JSON report.</p>"
 
@@ -79,26 +83,26 @@ def _shown_findings(report: CheckReport) -> Iterator[str]:
             figure
             for finding in report.findings
             if finding.kind == kind
-            for picture in finding.pictures
-            if (figure := _figure(report.footage.get(picture.video), picture, finding))
+            for shown in finding.pictures
+            if (figure := _figure(report.footage.get(shown.video), shown, finding))
         ]
         if figures:
             yield f"<h2>{kind}: {KINDS[kind]}</h2>"
             yield from figures[:_MAX_FIGURES_OF_A_KIND]
 
 
-def _figure(footage: Footage | None, picture: Picture, finding: Finding) -> str:
+def _figure(footage: Footage | None, shown: Picture, finding: Finding) -> str:
     """Return the frame with its box; a thumbnail where the finding is about whole videos."""
     if footage is None:
         return ""
-    jpeg = footage.pictures.get(picture.frame_id)
+    jpeg = footage.pictures.get(shown.frame_id)
     if jpeg is None:
         jpeg = footage.thumbnail if finding.kind in _OF_WHOLE_VIDEOS else b""
-    elif picture.bbox is not None:
-        jpeg = _with_box(jpeg, footage, picture.bbox)
+    elif shown.bbox is not None:
+        jpeg = _with_box(jpeg, footage, shown.bbox)
     if not jpeg:
         return ""
-    return _img(jpeg, f"{picture.video}, frame {picture.frame_id}")
+    return _shown(jpeg, f"{shown.video}, frame {shown.frame_id}")
 
 
 def _with_box(jpeg: bytes, footage: Footage, bbox: tuple[float, float, float, float]) -> bytes:
@@ -122,11 +126,12 @@ def _sizes(boxes: Mapping[str, object]) -> Iterator[str]:
         counts = boxes[key]
         assert isinstance(counts, dict)
         most = max(1, *counts.values())
-        yield f"<h3>Square root of the area {title}, px</h3><table>"
-        for bin_px, count in counts.items():
-            bar = f"<div class=bar style='width:{400 * count / most:.0f}px'></div>"
-            yield f"<tr><td>{bin_px}</td><td class=number>{count}</td><td>{bar}</td></tr>"
-        yield "</table>"
+        rows = [
+            (bin_px, str(count), f'<div class="bar" style="width:{400 * count / most:.0f}px"></div>')
+            for bin_px, count in counts.items()
+        ]
+        caption = f"Square root of the area {title}"
+        yield table(("px", "boxes", ""), rows, caption=caption, numbers=False)
 
 
 def _thumbnails(footage: Mapping[str, Footage]) -> Iterator[str]:
@@ -135,10 +140,8 @@ def _thumbnails(footage: Mapping[str, Footage]) -> Iterator[str]:
         return
     step = -(-len(seen) // MAX_THUMBNAILS)
     yield "<h2>Videos</h2>"
-    yield from (_img(item.thumbnail, f"{name}, {item.num_frames} frames") for name, item in seen[::step])
+    yield from (_shown(item.thumbnail, f"{name}, {item.num_frames} frames") for name, item in seen[::step])
 
 
-def _img(jpeg: bytes, caption: str) -> str:
-    data = base64.b64encode(jpeg).decode()
-    text = html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'
+def _shown(jpeg: bytes, caption: str) -> str:
+    return f"<figure>{picture(jpeg, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -5,30 +5,18 @@ Shapes: V videos, I images, N objects of one split. Places count from 0; -1 stan
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
 
-from lstfe.data.coco_video import AnnotationEntry, AnnotationError, CategoryEntry, ImageEntry, VideoEntry
-from lstfe.data.importers.json_rows import Row, read_rows
+from lstfe.data.columns import Doubles, places_of
+from lstfe.data.entries import CategoryEntry, VideoEntry, read_lists
+from lstfe.data.faults import AnnotationError
 from lstfe.data.splits import annotation_files
 from lstfe.types import IntArray
-
-Doubles = npt.NDArray[np.float64]
-
-_ENTRIES: dict[str, TypeAdapter[Any]] = {
-    "videos": TypeAdapter(VideoEntry),
-    "images": TypeAdapter(ImageEntry),
-    "annotations": TypeAdapter(AnnotationEntry),
-    "categories": TypeAdapter(CategoryEntry),
-}
-_MAX_INT = 2**53
 
 
 @dataclass(frozen=True)
@@ -89,15 +77,6 @@ def load_tables(raw: Path) -> list[SplitTable]:
     return [_load_table(split, path) for split, path in annotation_files(raw).items()]
 
 
-def places_of(keys: IntArray, ids: IntArray) -> IntArray:
-    """Return the place of each key among the ids, -1 where it is not: (K,), (M,) -> (K,)."""
-    if not len(ids):
-        return np.full(len(keys), -1, np.int64)
-    order = np.argsort(ids, kind="stable")
-    found = order[np.minimum(np.searchsorted(ids, keys, sorter=order), len(ids) - 1)]
-    return np.where(ids[found] == keys, found, -1)
-
-
 def _follow(places: IntArray, values: IntArray) -> IntArray:
     """Return values[places], -1 where the place is."""
     if not len(values):
@@ -106,46 +85,15 @@ def _follow(places: IntArray, values: IntArray) -> IntArray:
 
 
 def _load_table(split: str, path: Path) -> SplitTable:
-    columns = {"images": array("q"), "annotations": array("q")}
-    bboxes = array("d")
-    entries: dict[str, list[Any]] = {"videos": [], "categories": []}
     unusable: list[str] = []
-    for row in read_rows(path, frozenset(_ENTRIES)):
-        try:
-            entry = _read_row(row)
-        except AnnotationError as error:
-            unusable.append(str(error))
-            continue
-        if isinstance(entry, ImageEntry):
-            columns["images"].extend((entry.id, entry.video_id, entry.frame_id))
-        elif isinstance(entry, AnnotationEntry):
-            ids = (entry.id, entry.image_id, entry.video_id, entry.category_id, entry.instance_id)
-            columns["annotations"].extend(ids)
-            bboxes.extend(entry.bbox)
-        else:
-            entries[row.section].append(entry)
+    lists = read_lists(path, unusable)
     return SplitTable(
         split,
         path,
-        entries["videos"],
-        entries["categories"],
-        np.array(columns["images"], np.int64).reshape(-1, 3),
-        np.array(columns["annotations"], np.int64).reshape(-1, 5),
-        np.array(bboxes, np.float64).reshape(-1, 4),
+        lists.videos,
+        lists.categories,
+        lists.images.integers[:, :3],
+        lists.annotations.integers[:, [0, 1, 2, 3, 5]],
+        lists.annotations.floats[:, :4],
         unusable,
     )
-
-
-def _read_row(row: Row) -> Any:
-    try:
-        entry = _ENTRIES[row.section].validate_python(row.content)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in (row.section, *fault["loc"]))
-        raise AnnotationError(f"{row.where}: {place}: {fault['msg']}, found {fault['input']!r:.80}") from None
-    numbers = [getattr(entry, name) for name in entry.__slots__ if name not in ("bbox", "area", "frame_rate")]
-    if any(isinstance(number, int) and abs(number) > _MAX_INT for number in numbers):
-        raise AnnotationError(
-            f"{row.where}: {row.section}: a number is past 2^53, expected ids to count from 1"
-        )
-    return entry

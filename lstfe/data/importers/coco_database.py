@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -9,10 +10,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE
-from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX, fault
-from lstfe.data.importers.json_rows import Row, read_rows
+from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX
+from lstfe.data.json_rows import Row, read_rows
 from lstfe.data.raw import check_video_name
 
 Id = Annotated[int, Field(ge=-(2**53), le=2**53)]
@@ -33,6 +34,7 @@ class _Video(BaseModel):
     length: NumFrames | None = None
     frame_rate: FrameRate | None = None
     fps: FrameRate | None = None
+    vid_train_frames: list[Annotated[int, Field(ge=0, lt=MAX_FRAMES)]] = []
 
 
 class _Image(BaseModel):
@@ -41,6 +43,7 @@ class _Image(BaseModel):
     frame_id: Annotated[int, Field(ge=0, lt=MAX_FRAMES)]
     width: Side = 0
     height: Side = 0
+    is_vid_train_frame: bool = False
 
 
 class _Annotation(BaseModel):
@@ -67,9 +70,10 @@ _GRAMMAR: dict[str, type[BaseModel]] = {
 }
 _TABLES = """
 CREATE TABLE videos (place INTEGER PRIMARY KEY, split, id, name, file_name, width, height, num_frames,
-    frame_rate, line, UNIQUE (split, id), UNIQUE (split, name));
+    frame_rate, vid_train_frames, line, UNIQUE (split, id), UNIQUE (split, name));
 CREATE INDEX videos_by_name ON videos (name);
-CREATE TABLE images (split, id, video, frame, width, height, line, PRIMARY KEY (split, id)) WITHOUT ROWID;
+CREATE TABLE images (split, id, video, frame, width, height, is_vid_train_frame, line,
+    PRIMARY KEY (split, id)) WITHOUT ROWID;
 CREATE UNIQUE INDEX images_by_video ON images (split, video, frame);
 CREATE TABLE annotations (split, id, image, category, x, y, width, height, video, instance, iscrowd, line,
     PRIMARY KEY (split, id)) WITHOUT ROWID;
@@ -147,9 +151,12 @@ def _columns(entry: BaseModel, split: str, where: str) -> tuple[object, ...]:
             check_video_name(name.replace("/", "__"), where)
             length = entry.length if entry.num_frames is None else entry.num_frames
             rate = entry.frame_rate or entry.fps or DEFAULT_FRAME_RATE
-            return (None, split, entry.id, name, entry.file_name, entry.width, entry.height, length, rate)
+            size = (entry.width, entry.height)
+            frames = json.dumps(entry.vid_train_frames)
+            return (None, split, entry.id, name, entry.file_name, *size, length, rate, frames)
         case _Image():
-            return (split, entry.id, entry.video_id, entry.frame_id, entry.width, entry.height)
+            size = (entry.width, entry.height)
+            return (split, entry.id, entry.video_id, entry.frame_id, *size, entry.is_vid_train_frame)
         case _Annotation():
             instance = entry.track_id if entry.instance_id is None else entry.instance_id
             box = (entry.image_id, entry.category_id, *entry.bbox)

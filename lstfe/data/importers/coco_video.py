@@ -3,25 +3,28 @@
 SOURCE is one file, or a folder with {train,val,test}.json or all.json, loose, in annotations/ or in coco_vid/.
 Each is an object with the lists videos, images, annotations and categories; of their rows this is used:
 
-    video      = {id, name | file_name, width?, height?, num_frames? | length?, frame_rate? | fps?}
-    image      = {id, video_id, frame_id, width?, height?}             frame_id counts from 0
+    video      = {id, name | file_name, width?, height?, num_frames? | length?, frame_rate? | fps?,
+                  vid_train_frames?: [frame_id, ...]}
+    image      = {id, video_id, frame_id, width?, height?, is_vid_train_frame?}      frame_id counts from 0
     annotation = {id, image_id, category_id, bbox, video_id?, instance_id? | track_id?, iscrowd?}
     category   = {id, name}
     bbox       = [x, y, width, height]                                 pixels, continuous
 
-Only frames with an image entry are annotated. A video is found by its file_name or name beside the files or
+Only frames with an image entry are annotated. Where frames are named vid_train_frames, in the one way or the other,
+training takes these alone as current frames. A video is found by its file_name or name beside the files or
 in videos/. Without numbers of instances, tracks come from association.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.footage import find_footage, probe_footage
 from lstfe.data.importers.coco_database import load_files
 from lstfe.data.importers.grammar import check_frame
@@ -33,9 +36,11 @@ FOLDERS = (".", "annotations", "coco_vid")
 """Where a source folder keeps its files, in order of preference."""
 
 _ENTRIES = """
-SELECT split, id, file_name, width, height, num_frames, frame_rate, line FROM videos WHERE name = ? ORDER BY place"""
+SELECT split, id, file_name, width, height, num_frames, frame_rate, line, vid_train_frames
+FROM videos WHERE name = ? ORDER BY place"""
 # The planner, which knows nothing of the sizes, would go through all rows for each video: hence the hints.
 _FRAMES = "SELECT frame FROM images WHERE split = ? AND video = ? ORDER BY frame"
+_TRAIN_FRAMES = "SELECT frame FROM images WHERE split = ? AND video = ? AND is_vid_train_frame"
 _LAST_IMAGE = "SELECT frame, line FROM images WHERE split = ? AND video = ? ORDER BY frame DESC LIMIT 1"
 _IMAGE_SIZE = """
 SELECT height, width FROM images INDEXED BY images_by_video
@@ -132,7 +137,18 @@ class _Reader:
         if "/" in name:
             counts["names_changed"] = 1
         chosen = splits if keep_splits else {}
-        return RawVideo(name.replace("/", "__"), info, kept, footage, frames, chosen, counts)
+        named = self._vid_train_frames(name, entries, info.num_frames)
+        return RawVideo(name.replace("/", "__"), info, kept, footage, frames, chosen, counts, named)
+
+    def _vid_train_frames(self, name: str, entries: Sequence[Sequence[Any]], num_frames: int) -> list[int]:
+        """Return the frames that the video's rows or those of its images name, ascending."""
+        frames: set[int] = set()
+        for split, video_id, *_, line, listed in entries:
+            for frame_id in json.loads(listed):
+                check_frame(frame_id, num_frames, f"{self._files[split]}:{line}", name)
+                frames.add(frame_id)
+            frames.update(frame for (frame,) in self._database.execute(_TRAIN_FRAMES, (split, video_id)))
+        return sorted(frames)
 
     def _objects(self, split: str, video_id: int, first_number: int) -> list[RawObject]:
         """Return the objects of a video in one file; an instance without a number is -1."""
@@ -152,7 +168,7 @@ class _Reader:
 
     def _examine(self, name: str, entries: Sequence[Sequence[Any]]) -> tuple[VideoInfo, Path | None]:
         """Return what the footage holds, or what the entries say of it where it stays away."""
-        split, video_id, file_name, width, height, num_frames, frame_rate, line = entries[0]
+        split, video_id, file_name, width, height, num_frames, frame_rate, line, _ = entries[0]
         where = f"{self._files[split]}:{line}"
         if not (width and height):
             height, width = self._database.execute(_IMAGE_SIZE, (split, video_id)).fetchone() or (0, 0)

@@ -23,9 +23,9 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE, VIDEO_SUFFIXES, find_footage, probe_footage
-from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, fault, parse_integer, parse_number
+from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, parse_integer, parse_number
 from lstfe.data.importers.xml_elements import Element, read_elements
 from lstfe.data.raw import (
     Bbox,

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from lstfe.data.association import Box
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE, find_footage, probe_footage
-from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX, check_frame, fault, parse_integer, read_lines
+from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX, check_frame, parse_integer, read_lines
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, clip_objects, number_instances, write_raw
 from lstfe.data.splits import plan_splits
 from lstfe.data.video import VideoInfo

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 
 MAX_FRAMES = 1_000_000
 """A video has fewer frames; at 30 a second that is nine hours."""
@@ -15,15 +15,6 @@ MAX_PX = 1_000_000
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,20}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?")
-_LONGEST_SHOWN = 80
-
-
-def fault(where: str, found: object, expected: str) -> AnnotationError:
-    """Return the error `where: found X, expected Y`; what was found is cut to a readable length."""
-    shown = repr(found)
-    if len(shown) > _LONGEST_SHOWN:
-        shown = shown[:_LONGEST_SHOWN] + "..."
-    return AnnotationError(f"{where}: found {shown}, expected {expected}")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -10,9 +10,10 @@ SOURCE (or SOURCE/ILSVRC2015, SOURCE/ILSVRC) is the layout of ILSVRC2015:
                                   val/VIDEO/%06d 1                        also in this form
         DET_train_30classes.txt   train/.../IMAGE 1                       brings the images in, one frame each
 
-Without a list all videos of Annotations/VID/{train,val} are taken. Key frames are noted in the report; all
-frames stay in the data set. lstfe/data/importers/frame_xml.py has the grammar of a file; names are WordNet
-numbers, of which the 30 of the challenge count. Corners count from 0 and belong to the box.
+Without a list all videos of Annotations/VID/{train,val} are taken. Key frames become the `vid_train_frames` of their
+video, those that training takes as current frames; all frames stay in the data set. lstfe/data/importers/frame_xml.py
+has the grammar of a file; names are WordNet numbers, of which the 30 of the challenge count. Corners count from 0 and
+belong to the box.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE, probe_footage
 from lstfe.data.importers.frame_xml import FrameXml, read_frame_xml
-from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, fault, parse_integer, read_lines
+from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, parse_integer, read_lines
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, check_video_name, clip_objects, write_raw
 from lstfe.data.splits import plan_splits
 from lstfe.data.video import VideoInfo
@@ -202,9 +203,14 @@ def _import_entry(name: str, entry: _Entry, root: Path, options: ImportOptions) 
     info = info or VideoInfo(size[1], size[0], length, DEFAULT_FRAME_RATE)
     frames = entry.listed if entry.split == "val" and entry.listed else list(files)
     counts["frames_without_annotation"] = length - len(files)
-    notes = {"key_frames": sorted(entry.listed)} if entry.split == "train" and entry.listed else {}
     return RawVideo(
-        name, info, kept, footage, sorted(set(frames) & set(files)), counts={**clipped, **counts}, notes=notes
+        name,
+        info,
+        kept,
+        footage,
+        sorted(set(frames) & set(files)),
+        counts={**clipped, **counts},
+        vid_train_frames=sorted(entry.listed) if entry.split == "train" else (),
     )
 
 

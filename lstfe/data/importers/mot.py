@@ -25,13 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE, find_footage, probe_footage
 from lstfe.data.importers.grammar import (
     MAX_FRAMES,
     MAX_PX,
     check_frame,
-    fault,
     parse_integer,
     parse_number,
     read_lines,

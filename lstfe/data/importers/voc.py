@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import (
     DEFAULT_FRAME_RATE,
     PICTURE_SUFFIXES,
@@ -26,7 +26,7 @@ from lstfe.data.footage import (
     probe_footage,
 )
 from lstfe.data.importers.frame_xml import FrameXml, read_frame_xml
-from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, fault, parse_integer
+from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, parse_integer
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, clip_objects, number_instances, write_raw
 from lstfe.data.splits import plan_splits
 from lstfe.data.video import VideoInfo

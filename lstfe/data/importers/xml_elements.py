@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from lstfe.data.coco_video import AnnotationError
-from lstfe.data.importers.grammar import MAX_PX, fault, parse_integer, parse_number
+from lstfe.data.faults import AnnotationError, fault
+from lstfe.data.importers.grammar import MAX_PX, parse_integer, parse_number
 
 _CHUNK_BYTES = 1 << 16
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 
 from lstfe.data.coco_video import (
-    AnnotationError,
     VideoAnnotations,
     clip_bbox,
     clip_to_frames,
     load_annotations,
     save_annotations,
 )
+from lstfe.data.faults import AnnotationError
 
 
 @pytest.fixture
@@ -72,12 +73,92 @@ def test_frames_are_listed_in_order_whatever_the_file_says(tmp_path: Path, conte
     assert load_annotations(_save(content, tmp_path / "a.json")).frame_ids("a") == [0, 1]
 
 
+def test_rows_are_found_whatever_their_order_and_ids(tmp_path: Path) -> None:
+    """The index agrees with plain dictionaries on a shuffled file with gaps in its ids."""
+    random = np.random.default_rng(0)
+    ids = random.choice(10**9, 300, replace=False).tolist()
+    videos = [
+        {"id": ids[v], "name": name, "file_name": name, "width": 96, "height": 64, "num_frames": 40}
+        for v, name in enumerate("cab")
+    ]
+    images = [
+        {"id": ids[10 + 40 * v + f], "video_id": ids[v], "frame_id": f, "width": 96, "height": 64}
+        for v in range(2)
+        for f in random.permutation(40)[:30].tolist()
+    ]
+    annotations = [
+        {"id": ids[100 + n], "image_id": image["id"], "video_id": image["video_id"], "category_id": 1 + n % 2,
+         "bbox": random.uniform(1, 90, 4).tolist(), "instance_id": n}
+        for n, image in enumerate(random.choice(images[:25], 90).tolist())
+    ]  # fmt: skip
+    for rows in (images, annotations):
+        random.shuffle(rows)
+    categories = [{"id": 2, "name": "two"}, {"id": 1, "name": "one"}]
+    content = {"videos": videos, "images": images, "annotations": annotations, "categories": categories}
+    loaded = load_annotations(_save(content, tmp_path / "a.json"))
+    listed = VideoAnnotations(loaded.videos, list(loaded.images), list(loaded.annotations), loaded.categories)
+    for found in (loaded, listed):
+        assert list(found.images_by_video) == ["c", "a", "b"]
+        for video in found.videos:
+            own = sorted((i["frame_id"], i["id"]) for i in images if i["video_id"] == video.id)
+            assert found.frame_ids(video.name) == [frame for frame, _ in own]
+            assert [(i.frame_id, i.id) for i in found.images_by_video[video.name]] == own
+            expected = [[a["id"] for a in annotations if a["image_id"] == image] for _, image in own]
+            assert found.num_objects(video.name).tolist() == [len(of_image) for of_image in expected]
+            assert [[o.id for o in found.objects(video.name, frame)] for frame, _ in own] == expected
+        assert set(found.annotations_by_image) == {a["image_id"] for a in annotations}
+        assert all(o.image_id == image for image, of in found.annotations_by_image.items() for o in of)
+        with pytest.raises(KeyError):
+            found.annotations_by_image[-1]
+        with pytest.raises(KeyError):
+            found.objects("c", 40)
+    assert loaded == listed
+
+
+def test_only_some_images_keep_only_their_objects(tmp_path: Path, content: dict[str, Any]) -> None:
+    annotations = load_annotations(_save(content, tmp_path / "a.json"))
+    first = annotations.with_images(np.array([True, False]))
+    assert (first.frame_ids("a"), list(first.annotations)) == ([0], [])
+    second = annotations.with_images(np.array([False, True]))
+    assert (second.frame_ids("a"), [item.id for item in second.annotations]) == ([1], [1, 2])
+
+
+def test_a_saved_file_is_what_json_makes_of_its_rows(tmp_path: Path, content: dict[str, Any]) -> None:
+    annotations = load_annotations(_save(content, tmp_path / "a.json"))
+    save_annotations(annotations, tmp_path / "b.json")
+    rows = {
+        field.name: [dataclasses.asdict(row) for row in getattr(annotations, field.name)]
+        for field in dataclasses.fields(annotations)
+    }
+    del rows["videos"][0]["vid_train_frames"]
+    assert (tmp_path / "b.json").read_text() == json.dumps(rows, separators=(",", ":")) + "\n"
+
+
+def test_all_frames_may_be_current_frames_unless_some_are_named(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    assert load_annotations(_save(content, tmp_path / "a.json")).current_frames("a") == [0, 1]
+    content["videos"][0]["vid_train_frames"] = [1]
+    assert load_annotations(_save(content, tmp_path / "a.json")).current_frames("a") == [1]
+    del content["images"][1], content["annotations"][:]
+    assert load_annotations(_save(content, tmp_path / "a.json")).current_frames("a") == [0]
+
+
+def test_named_current_frames_are_saved_and_no_others(tmp_path: Path, content: dict[str, Any]) -> None:
+    for frames in ([], [1]):
+        content["videos"][0]["vid_train_frames"] = frames
+        annotations = load_annotations(_save(content, tmp_path / "a.json"))
+        save_annotations(annotations, tmp_path / "b.json")
+        assert load_annotations(tmp_path / "b.json") == annotations
+        assert ("vid_train_frames" in (tmp_path / "b.json").read_text()) is bool(frames)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("images"), r"has no 'images'"),
-        (lambda c: c["videos"][0].pop("width"), r"videos\.0\.width: .*required"),
-        (lambda c: c["images"][1].update(frame_id="x"), r"images\.1\.frame_id: .*found 'x'"),
+        (lambda c: c.pop("images"), r"a\.json:1: found no images, expected a COCO-VID file"),
+        (lambda c: c["videos"][0].pop("width"), r"a\.json:1: videos\.width: .*required"),
+        (lambda c: c["images"][1].update(frame_id="x"), r"a\.json:1: images\.frame_id: .*found 'x'"),
         (
             lambda c: c["images"][1].update(frame_id=2),
             r"image 2: frame_id 2 is outside a, which has 2 frames",
@@ -91,8 +172,12 @@ def test_frames_are_listed_in_order_whatever_the_file_says(tmp_path: Path, conte
         (lambda c: c["annotations"][0].update(category_id=9), r"annotation 1: category_id 9 is not"),
         (lambda c: c["annotations"][0].update(video_id=2), r"annotation 1: video_id 2, but .* video 1"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 5]), r"annotation 1: bbox .* has no area"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"annotations\.0\.bbox"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"a\.json:1: annotations\.bbox"),
         (lambda c: c["annotations"][1].update(id=1), r"annotations: id 1 occurs twice"),
+        (
+            lambda c: c["videos"][0].update(vid_train_frames=[0, 2]),
+            r"video 1: vid_train_frames has 2, which is outside a, which has 2 frames",
+        ),
         (lambda c: c["videos"][0].update(name="../a"), r"video name '\.\./a' cannot be a file's name"),
     ],
 )
@@ -103,13 +188,13 @@ def test_a_contradiction_is_named(tmp_path: Path, content: dict[str, Any], chang
 
 
 def test_a_missing_file_and_broken_json_are_named(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"none\.json: no such annotation file"):
+    with pytest.raises(AnnotationError, match=r"none\.json: not readable \(No such file"):
         load_annotations(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
-    with pytest.raises(AnnotationError, match=r"broken\.json: not readable as JSON"):
+    with pytest.raises(AnnotationError, match=r"broken\.json:1: not readable as JSON"):
         load_annotations(tmp_path / "broken.json")
     (tmp_path / "list.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(AnnotationError, match=r"list\.json: expected a JSON object"):
+    with pytest.raises(AnnotationError, match=r"list\.json:1: .*expected a JSON object"):
         load_annotations(tmp_path / "list.json")
 
 
@@ -138,3 +223,22 @@ def test_clipping_counts_by_video(tmp_path: Path, content: dict[str, Any]) -> No
     clipped, num_clipped, num_dropped = clip_to_frames(annotations)
     assert (num_clipped, num_dropped) == ({"a": 1}, {"a": 1})
     assert [(item.bbox, item.area) for item in clipped.annotations] == [((0, 2, 6, 5), 30)]
+
+
+def test_clipping_all_boxes_at_once_gives_what_one_by_one_gives(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    random = np.random.default_rng(0)
+    bboxes = np.column_stack([random.uniform(-20, 110, (500, 2)), random.uniform(1, 40, (500, 2))]).tolist()
+    content["annotations"] = [
+        {"id": n, "image_id": 2, "video_id": 1, "category_id": 7, "bbox": bbox}
+        for n, bbox in enumerate(bboxes)
+    ]
+    annotations = load_annotations(_save(content, tmp_path / "a.json"))
+    clipped, num_clipped, num_dropped = clip_to_frames(annotations)
+    expected = [(item, clip_bbox(item.bbox, (64, 96))) for item in annotations.annotations]
+    kept = [(item.id, bbox) for item, bbox in expected if bbox is not None]
+    assert [(item.id, item.bbox) for item in clipped.annotations] == kept
+    changed = [bbox for item, bbox in expected if bbox not in (None, item.bbox)]
+    assert (num_clipped["a"], num_dropped["a"]) == (len(changed), 500 - len(kept))
+    assert 0 < len(changed) < len(kept) < 500

@@ -14,9 +14,10 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from lstfe.config import Config, ConfigError, SamplingConfig, TrainConfig
 from lstfe.data import loader
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations, save_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations, save_annotations
 from lstfe.data.frames import FrameError, FrameStore, write_frames
 from lstfe.data.loader import make_loader
+from lstfe.data.prepared import load_split
 from lstfe.data.transforms import collate
 from lstfe.types import Clip, ClipLayout
 
@@ -39,44 +40,55 @@ def _assert_same(first: list[list[Clip]], second: list[list[Clip]]) -> None:
         assert torch.equal(a.targets.boxes, b.targets.boxes)
 
 
+def _batches(
+    config: Config, prepared: Path, *, start_iteration: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[list[Clip]]:
+    split = load_split(prepared, "train")
+    return make_loader(config, *split, start_iteration=start_iteration, rank=rank, world_size=world_size)
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_clips_do_not_depend_on_the_number_of_workers(tiny_prepared: Path, num_workers: int) -> None:
-    alone = list(make_loader(_with(iterations=3), tiny_prepared))
+    alone = list(_batches(_with(iterations=3), tiny_prepared))
     assert len(alone) == 3
-    _assert_same(alone, list(make_loader(_with(iterations=3, num_workers=num_workers), tiny_prepared)))
+    _assert_same(alone, list(_batches(_with(iterations=3, num_workers=num_workers), tiny_prepared)))
 
 
 def test_a_resumed_loader_goes_on_where_the_first_would_have(tiny_prepared: Path) -> None:
-    whole = list(make_loader(CONFIG, tiny_prepared))
-    _assert_same(whole[4:], list(make_loader(CONFIG, tiny_prepared, start_iteration=4)))
-    assert list(make_loader(CONFIG, tiny_prepared, start_iteration=6)) == []
+    whole = list(_batches(CONFIG, tiny_prepared))
+    _assert_same(whole[4:], list(_batches(CONFIG, tiny_prepared, start_iteration=4)))
+    assert list(_batches(CONFIG, tiny_prepared, start_iteration=6)) == []
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_share_each_batch_in_order(tiny_prepared: Path, world_size: int) -> None:
-    whole = list(make_loader(CONFIG, tiny_prepared))
+    whole = list(_batches(CONFIG, tiny_prepared))
     shares = [
-        list(make_loader(CONFIG, tiny_prepared, rank=rank, world_size=world_size))
-        for rank in range(world_size)
+        list(_batches(CONFIG, tiny_prepared, rank=rank, world_size=world_size)) for rank in range(world_size)
     ]
     _assert_same(whole, [list(itertools.chain(*parts)) for parts in zip(*shares, strict=True)])
 
 
 def test_still_iterations_yield_one_frame_a_clip_then_full_clips(tiny_prepared: Path) -> None:
-    batches = list(make_loader(_with(still_iterations=2), tiny_prepared))
+    batches = list(_batches(_with(still_iterations=2), tiny_prepared))
     lengths = [{len(clip.frames) for clip in batch} for batch in batches]
     assert lengths == [{1}, {1}, {5}, {5}, {5}, {5}]
     assert {clip.layout for batch in batches[:2] for clip in batch} == {ClipLayout()}
 
 
+def test_named_frames_alone_become_current_frames(tiny_prepared: Path) -> None:
+    annotations, store = load_split(tiny_prepared, "train")
+    first, second = annotations.videos
+    videos = [dataclasses.replace(first, vid_train_frames=(3, 9)), second]
+    marked = dataclasses.replace(annotations, videos=videos)
+    clips = [clip for batch in make_loader(_with(iterations=9), marked, store) for clip in batch]
+    shown = {(clip.video, clip.frame_indices[0]) for clip in clips[:18]}
+    assert shown == {(first.name, 3), (first.name, 9)} | {(second.name, frame) for frame in range(16)}
+
+
 def test_a_batch_that_ranks_cannot_share_is_refused(tiny_prepared: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size 4 cannot be shared equally by 3 processes"):
-        make_loader(CONFIG, tiny_prepared, world_size=3)
-
-
-def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"annotations/train\.json: no such split"):
-        make_loader(CONFIG, tmp_path)
+        _batches(CONFIG, tiny_prepared, world_size=3)
 
 
 @pytest.fixture
@@ -105,15 +117,15 @@ def mixed(tiny_prepared: Path, tmp_path: Path) -> Path:
 def test_clips_of_all_sizes_and_their_replacements_do_not_depend_on_the_number_of_workers(
     mixed: Path, num_workers: int
 ) -> None:
-    alone = list(make_loader(CONFIG, mixed))
+    alone = list(_batches(CONFIG, mixed))
     clips = list(itertools.chain(*alone))
     assert {tuple(clip.frames.shape[-2:]) for clip in clips} == {(48, 96), (64, 96)}
     assert 0 < sum(bool(clip.faults) for clip in clips) < len(clips)
-    _assert_same(alone, list(make_loader(_with(num_workers=num_workers), mixed)))
+    _assert_same(alone, list(_batches(_with(num_workers=num_workers), mixed)))
 
 
 def test_a_batch_of_clips_of_different_size_becomes_one(mixed: Path) -> None:
-    batches = list(make_loader(CONFIG, mixed))
+    batches = list(_batches(CONFIG, mixed))
     batch = next(clips for clips in batches if len({clip.frames.shape for clip in clips}) > 1)
     model = dataclasses.replace(CONFIG.model, image_short_side=48, image_long_side=96)
     assert collate(batch, model).images.shape == (4, 5, 3, 64, 96)
@@ -123,7 +135,7 @@ def test_clips_that_are_kept_keep_their_pixels(tiny_prepared: Path) -> None:
     """More clips are alive than there are slots for, and slots that are free again are used again."""
     config = _with(iterations=40, batch_size=2, num_workers=1)
     kept, kept_pixels = [], []
-    for number, batch in enumerate(make_loader(config, tiny_prepared)):
+    for number, batch in enumerate(_batches(config, tiny_prepared)):
         if number % 2:
             kept += batch
             kept_pixels += [clip.frames.clone() for clip in batch]
@@ -134,7 +146,7 @@ def test_clips_that_are_kept_keep_their_pixels(tiny_prepared: Path) -> None:
 def test_frames_reach_the_training_without_a_copy(tiny_prepared: Path) -> None:
     """Slots are used over and over: as long as no clip is kept, clips come to lie where others lay."""
     config = _with(iterations=40, batch_size=1, num_workers=1)
-    addresses = [clip.frames.data_ptr() for (clip,) in make_loader(config, tiny_prepared)]
+    addresses = [clip.frames.data_ptr() for (clip,) in _batches(config, tiny_prepared)]
     assert len(set(addresses)) <= 7
 
 
@@ -148,7 +160,7 @@ class _PinningLoader(DataLoader[Any]):
 def test_the_frames_of_every_clip_are_pinned_where_there_is_a_gpu(
     tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = list(make_loader(_with(iterations=3), tiny_prepared))
+    expected = list(_batches(_with(iterations=3), tiny_prepared))
     pinned: list[int] = []
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
@@ -158,7 +170,7 @@ def test_the_frames_of_every_clip_are_pinned_where_there_is_a_gpu(
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(loader, "DataLoader", _PinningLoader)
-    batches = list(make_loader(_with(iterations=3, num_workers=1), tiny_prepared))
+    batches = list(_batches(_with(iterations=3, num_workers=1), tiny_prepared))
     assert [clip.frames.data_ptr() for batch in batches for clip in batch] == pinned
     _assert_same(expected, batches)
 
@@ -167,8 +179,8 @@ def test_the_frames_of_every_clip_are_pinned_where_there_is_a_gpu(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_loader_processes_hand_over_pinned_frames(tiny_prepared: Path, num_workers: int) -> None:
-    alone = list(make_loader(CONFIG, tiny_prepared))
-    batches = list(make_loader(_with(num_workers=num_workers), tiny_prepared))
+    alone = list(_batches(CONFIG, tiny_prepared))
+    batches = list(_batches(_with(num_workers=num_workers), tiny_prepared))
     assert all(clip.frames.is_pinned() for batch in batches for clip in batch)
     _assert_same(alone, batches)
 
@@ -177,4 +189,4 @@ def test_loader_processes_hand_over_pinned_frames(tiny_prepared: Path, num_worke
 def test_a_fault_in_any_process_is_one_line(tiny_prepared: Path, tmp_path: Path, num_workers: int) -> None:
     shutil.copytree(tiny_prepared / "annotations", tmp_path / "annotations")
     with pytest.raises(FrameError, match=r"^\S+\.zip: no such file[^\n]*$"):
-        next(make_loader(_with(num_workers=num_workers), tmp_path))
+        next(_batches(_with(num_workers=num_workers), tmp_path))

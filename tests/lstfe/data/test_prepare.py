@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from lstfe.config import PrepareConfig
-from lstfe.data.coco_video import AnnotationError, load_annotations
+from lstfe.data.coco_video import load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.footage import read_footage
 from lstfe.data.frames import FrameStore
 from lstfe.data.prepare import prepare_data_set
@@ -59,6 +60,41 @@ def test_frame_stride_keeps_every_nth_frame_with_its_number(tiny_raw: Path, tmp_
     assert annotations.frame_ids(name) == [0, 5, 10, 15]
     for index in (0, 5, 10, 15):
         assert np.array_equal(annotations.boxes(name, index)[0], received.boxes(name, index)[0])
+
+
+@pytest.mark.parametrize(
+    ("stride", "named", "kept"),
+    [
+        (1, [], ()),
+        (1, [7, 3], (3, 7)),
+        (5, [0, 1, 7, 8, 13], (0, 5, 10, 15)),
+        (5, [2], (0,)),
+        (5, [3, 6], (5,)),
+    ],
+)
+def test_the_nearest_frame_left_stands_in_for_a_named_one(
+    raw: Path, tmp_path: Path, stride: int, named: list[int], kept: tuple[int, ...]
+) -> None:
+    _edit(raw, "val", videos=lambda rows: rows[0].update(vid_train_frames=named))
+    prepare_data_set(raw, tmp_path / "out", PrepareConfig(frame_stride=stride))
+    annotations = load_annotations(tmp_path / "out" / "annotations" / "val.json")
+    assert annotations.videos[0].vid_train_frames == kept
+    assert set(kept) <= set(annotations.frame_ids(annotations.videos[0].name))
+
+
+def test_named_frames_of_another_split_name_none_here(raw: Path, tmp_path: Path) -> None:
+    def leave_half(rows: list[dict[str, Any]]) -> None:
+        rows[:] = [row for row in rows if row["frame_id"] < 8]
+
+    _edit(
+        raw,
+        "val",
+        videos=lambda rows: rows[0].update(vid_train_frames=[7, 8]),
+        images=leave_half,
+        annotations=list.clear,
+    )
+    prepare_data_set(raw, tmp_path / "out", PrepareConfig())
+    assert load_annotations(tmp_path / "out" / "annotations" / "val.json").videos[0].vid_train_frames == (7,)
 
 
 def test_boxes_are_counted_by_the_root_of_their_area(raw: Path, tmp_path: Path) -> None:

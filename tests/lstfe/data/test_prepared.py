@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, load_annotations, save_annotations
+from lstfe.data.coco_video import load_annotations, save_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.prepared import load_split, split_path
 
 

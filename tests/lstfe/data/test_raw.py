@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, load_annotations
+from lstfe.data.coco_video import load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import FolderError
 from lstfe.data.raw import (
     ImportOptions,
@@ -47,6 +48,24 @@ def test_no_videos_give_a_report_and_no_splits(tmp_path: Path) -> None:
         "videos",
     ]
     assert list((tmp_path / "raw" / "annotations").iterdir()) == []
+
+
+def test_frames_named_for_training_go_to_the_split_that_has_them(tmp_path: Path) -> None:
+    video = _video("a", vid_train_frames=[8, 2, 4])
+    report = _write(tmp_path / "raw", [video, _video("b")], {"a": ("train", "test"), "b": ("train", "test")})
+    named = {
+        split: [
+            v.vid_train_frames
+            for v in load_annotations(tmp_path / "raw/annotations" / f"{split}.json").videos
+        ]
+        for split in ("train", "test")
+    }
+    assert named == {"train": [(2, 4), ()], "test": [(8,), ()]}
+    assert (
+        "vid_train_frames"
+        not in json.loads((tmp_path / "raw/annotations/test.json").read_text())["videos"][1]
+    )
+    assert report["videos"]["a"]["vid_train_frames"] == 3  # type: ignore[index]
 
 
 def test_splits_of_an_earlier_import_vanish(tmp_path: Path) -> None:

@@ -56,6 +56,28 @@ def test_an_epoch_shows_each_frame_once_as_the_current_frame() -> None:
     assert orders[0] != orders[1]
 
 
+def test_only_named_frames_become_current_frames_and_all_others_support_them() -> None:
+    named = {"long": (3, 17, 30), "strided": (106, 107), "one": ()}
+    sampler = ClipSampler(VIDEOS, CONFIG, seed=3, current_frames=named)
+    assert sampler.num_frames == 3 + 1  # the split has 106, but not 107
+    plans = _plans(sampler, 400)
+    for epoch in range(100):
+        shown = {(plan.video, plan.frame_indices[0]) for plan in plans[4 * epoch : 4 * epoch + 4]}
+        assert shown == {("long", 3), ("long", 17), ("long", 30), ("strided", 106)}
+    references = {(plan.video, frame) for plan in plans for frame in plan.frame_indices[1:]}
+    others = {(name, frame) for name, frames in VIDEOS[:3] for frame in frames} - {("strided", 106)}
+    assert references == others
+    replacements = [sampler.replacement(9, attempt) for attempt in range(20)]
+    assert {plan.frame_indices[0] for plan in replacements} <= {3, 17, 30, 106}
+
+
+def test_naming_all_frames_or_no_video_changes_no_clip() -> None:
+    every = {name: list(frames) for name, frames in VIDEOS}
+    for current_frames in ({}, every):
+        sampler = ClipSampler(VIDEOS, CONFIG, seed=3, flip_probability=0.5, current_frames=current_frames)
+        assert _plans(sampler, 130) == _plans(_sampler(), 130)
+
+
 def test_frames_of_a_clip_lie_where_they_should() -> None:
     places = {name: list(indices) for name, indices in VIDEOS}
     for plan in _plans(_sampler(), 200):

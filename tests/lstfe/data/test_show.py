@@ -15,7 +15,6 @@ from PIL import Image
 from lstfe.data import footage
 from lstfe.data.coco_video import (
     AnnotationEntry,
-    AnnotationError,
     CategoryEntry,
     ImageEntry,
     VideoAnnotations,
@@ -23,6 +22,7 @@ from lstfe.data.coco_video import (
     load_annotations,
     save_annotations,
 )
+from lstfe.data.faults import AnnotationError
 from lstfe.data.show import (
     AnnotatedVideo,
     draw_preview,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.splits import divide_frames, plan_splits
 
 NAMES = ["e", "a", "d", "b", "c"]

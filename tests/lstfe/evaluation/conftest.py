@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lstfe.data.coco_video import (
     save_annotations,
 )
 from lstfe.data.frames import write_frames
+from lstfe.evaluation.records import DetectionRecord
 
 HEIGHT, WIDTH = 64, 96
 NUM_FRAMES = {"left": 5, "right": 9}
@@ -79,3 +81,58 @@ def _annotations() -> VideoAnnotations:
                 )
             )
     return VideoAnnotations(videos, images, objects, [CategoryEntry(1, "drone")])
+
+
+Scene = tuple[VideoAnnotations, list[DetectionRecord]]
+
+
+@pytest.fixture(scope="session")
+def random_scene() -> Callable[..., Scene]:
+    """Return a builder of annotations and detections near and far from them, scores all different."""
+
+    def build(
+        seed: int,
+        *,
+        num_videos: int = 5,
+        num_frames: int = 4,
+        categories: tuple[str, ...] = ("drone", "bird"),
+    ) -> Scene:
+        random = np.random.default_rng(seed)
+        videos = [VideoEntry(v, f"v{v}", f"v{v}.mp4", 300, 200, num_frames) for v in range(1, num_videos + 1)]
+        images = [
+            ImageEntry(1 + i, 1 + i // num_frames, i % num_frames, 300, 200)
+            for i in range(num_videos * num_frames)
+        ]
+        objects: list[AnnotationEntry] = []
+        records: list[DetectionRecord] = []
+        for image in images:
+            for instance in range(random.integers(0, 4)):
+                x, y, width, height = (*random.uniform(0, 200, 2), *random.uniform(6, 60, 2))
+                category = int(random.integers(len(categories)))
+                crowd = int(random.random() < 0.1)
+                objects.append(
+                    AnnotationEntry(
+                        len(objects) + 1, image.id, image.video_id, category + 1, (x, y, width, height),
+                        width * height, crowd, instance + 1,
+                    )
+                )  # fmt: skip
+                for _ in range(random.integers(0, 4)):
+                    shift = random.normal(0, 0.15, 4) * (width, height, width, height)
+                    found = tuple((np.array((x, y, width, height)) + shift).clip(1).tolist())
+                    label = category if random.random() < 0.8 else int(random.integers(len(categories)))
+                    score = float(random.random())
+                    records.append(
+                        DetectionRecord(f"v{image.video_id}", image.frame_id, found, score, categories[label])
+                    )
+            for _ in range(random.integers(0, 3)):
+                box = (*random.uniform(0, 250, 2).tolist(), *random.uniform(6, 60, 2).tolist())
+                label = int(random.integers(len(categories)))
+                records.append(
+                    DetectionRecord(
+                        f"v{image.video_id}", image.frame_id, box, float(random.random()), categories[label]
+                    )
+                )
+        entries = [CategoryEntry(number, name) for number, name in enumerate(categories, start=1)]
+        return VideoAnnotations(videos, images, objects, entries), records
+
+    return build

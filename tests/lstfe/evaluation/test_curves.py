@@ -56,12 +56,24 @@ def test_the_mean_of_a_column_is_the_average_precision(annotations: VideoAnnotat
         assert np.mean(precision) == pytest.approx(scores[name]["AP50"], abs=1e-6)
 
 
-def test_there_is_a_column_for_each_size_bin(annotations: VideoAnnotations, tmp_path: Path) -> None:
+def test_there_is_a_column_for_each_bin_of_size_and_motion(
+    annotations: VideoAnnotations, tmp_path: Path
+) -> None:
     columns = read_columns(
         write_curves(annotations, records_of(annotations, found=14), ["coco"], tmp_path)[0]
     )
     assert list(columns) == ["recall", "precision"] + [
-        f"precision_{size}" for size in ("small", "medium", "large", "tiny", "small16_32")
+        f"precision_{name}"
+        for name in (
+            "small",
+            "medium",
+            "large",
+            "tiny",
+            "small16_32",
+            "motion_slow",
+            "motion_medium",
+            "motion_fast",
+        )
     ]
     assert columns["recall"] == [f"{i / 100:.2f}" for i in range(101)]
     assert columns["precision_tiny"] == columns["precision"]  # all objects are 14x10

@@ -13,6 +13,7 @@ import torch
 from lstfe.config import Config, EvaluateConfig, InferenceConfig, ModelConfig
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
+from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation import inference
 from lstfe.evaluation.inference import detect_split, frames_to_stream, score_split
@@ -81,7 +82,7 @@ def model(config: Config) -> LSTFENet:
 def test_every_frame_of_every_video_is_streamed_in_order(
     streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    records = detect_split(model, config, prepared_dir, "val")
+    records = detect_split(model, config, *load_split(prepared_dir, "val"))
     assert [stream.pushed for stream in streams] == [list(range(5)), list(range(9))]
     assert [(record.video, record.frame_id) for record in records] == [
         *(("left", i) for i in range(5)),
@@ -93,7 +94,7 @@ def test_every_frame_of_every_video_is_streamed_in_order(
 def test_a_split_that_begins_in_mid_video_streams_and_primes_its_own_frames(
     streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    records = detect_split(model, config, prepared_dir, "test")
+    records = detect_split(model, config, *load_split(prepared_dir, "test"))
     assert [stream.pushed for stream in streams] == [[2, 3, 4], [4, 5, 6, 7, 8]]
     assert [stream.primed for stream in streams] == [{0: 2, 2: 4}, {0: 4, 4: 8}]
     assert [record.frame_id for record in records] == [2, 3, 4, 4, 5, 6, 7, 8]
@@ -106,8 +107,7 @@ def test_progress_counts_to_all_frames(
     detect_split(
         model,
         config,
-        prepared_dir,
-        "val",
+        *load_split(prepared_dir, "val"),
         max_frames=6,
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -119,15 +119,15 @@ def test_the_models_mode_is_left_as_it_was(
     streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path, training: bool
 ) -> None:
     model.train(training)
-    detect_split(model, config, prepared_dir, "val", max_frames=2)
+    detect_split(model, config, *load_split(prepared_dir, "val"), max_frames=2)
     assert model.training is training
 
 
 def test_a_split_with_other_categories_than_the_training_is_refused(
     config: Config, prepared_dir: Path
 ) -> None:
-    with pytest.raises(UserError, match="split 'val' has 1 categories, expected 2 as in the training"):
-        detect_split(LSTFENet(config.model, num_classes=3), config, prepared_dir, "val")
+    with pytest.raises(UserError, match="this split has 1 categories, expected 2 as in the training"):
+        detect_split(LSTFENet(config.model, num_classes=3), config, *load_split(prepared_dir, "val"))
 
 
 def test_no_frames_allowed_means_no_streams(annotations: VideoAnnotations) -> None:
@@ -152,7 +152,7 @@ def test_few_frames_are_shared_evenly_from_the_middle_of_the_videos(
 def test_scores_of_a_shortened_split_count_only_its_frames(
     streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
-    scores = score_split(model, config, prepared_dir, "val", max_frames=6)
+    scores = score_split(model, config, *load_split(prepared_dir, "val"), split="val", max_frames=6)
     assert list(scores) == ["coco", "voc07"]
     assert scores["coco"]["num_frames"] == scores["coco"]["num_ground_truths"] == 6
     assert scores["coco"]["split"] == "val"
@@ -162,7 +162,7 @@ def test_the_stride_thins_the_scoring_not_the_stream(
     streams: list[RecordingDetector], model: LSTFENet, config: Config, prepared_dir: Path
 ) -> None:
     strided = dataclasses.replace(config, evaluate=EvaluateConfig(frame_stride=2, protocols=("voc07",)))
-    scores = score_split(model, strided, prepared_dir, "val")
+    scores = score_split(model, strided, *load_split(prepared_dir, "val"), split="val")
     assert [len(stream.pushed) for stream in streams] == [5, 9]
     assert scores["voc07"]["num_frames"] == 8
     assert scores["voc07"]["frame_stride"] == 2
@@ -171,7 +171,7 @@ def test_the_stride_thins_the_scoring_not_the_stream(
 def test_the_real_detector_gives_scorable_records_equal_to_its_own_stream(
     model: LSTFENet, config: Config, prepared_dir: Path, annotations: VideoAnnotations
 ) -> None:
-    records = detect_split(model, config, prepared_dir, "val", max_frames=10)
+    records = detect_split(model, config, *load_split(prepared_dir, "val"), max_frames=10)
     left = [record for record in records if record.video == "left"]
     detector, store = StreamingDetector(model, config, num_frames=5), FrameStore(prepared_dir / "frames")
     assert detector.pool is not None

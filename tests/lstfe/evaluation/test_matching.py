@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lstfe.evaluation import matching
 from lstfe.evaluation.matching import UNMATCHED, Flags, GroundTruths, Matches, MatchRule, ScoredBoxes, match
 
 COCO_RULE = MatchRule(thresholds=(0.5, 0.75), best_only=False, crowd_by_detection=True, max_detections=100)
+OVERLAP_RULE = MatchRule(
+    thresholds=(0.5,), best_only=False, crowd_by_detection=False, max_detections=None, counted_first=False
+)
 VOC_RULE = MatchRule(thresholds=(0.5,), best_only=True, crowd_by_detection=False, max_detections=None)
 
 
@@ -72,10 +76,12 @@ def slow_match(
             wanted = [] if best is None or overlaps[best] < threshold or best in taken else [best]
         else:
             wanted = [g for g, overlap in overlaps.items() if overlap >= threshold and g not in taken]
-        if wanted:
+        if wanted and rule.counted_first:
             matched[d] = max(wanted, key=lambda g: (not ignored[g], overlaps[g], g))
-            if not truths.crowd[matched[d]]:
-                taken.add(matched[d])
+        elif wanted:
+            matched[d] = max(wanted, key=lambda g: (overlaps[g], not ignored[g], g if ignored[g] else -g))
+        if wanted and not truths.crowd[matched[d]]:
+            taken.add(matched[d])
     return matched
 
 
@@ -105,7 +111,7 @@ def test_one_empty_side_leaves_all_unmatched(num_truths: int, num_detections: in
     assert (matches.ground_truths == UNMATCHED).all()
 
 
-@pytest.mark.parametrize("rule", [COCO_RULE, VOC_RULE], ids=["coco", "voc"])
+@pytest.mark.parametrize("rule", [COCO_RULE, VOC_RULE, OVERLAP_RULE], ids=["coco", "voc", "overlap"])
 @pytest.mark.parametrize("seed", range(8))
 def test_matches_equal_the_slow_loop(rule: MatchRule, seed: int) -> None:
     truths, detections = random_tables(seed)
@@ -118,6 +124,20 @@ def test_matches_equal_the_slow_loop(rule: MatchRule, seed: int) -> None:
             assert as_dictionary(matches, size, level) == expected
 
 
+def test_a_bin_s_and_a_stretch_s_matches_are_those_of_the_whole() -> None:
+    truths, detections = random_tables(4)
+    matches = match(truths, detections, two_bins(truths), COCO_RULE)
+    assert 0 < len(matches.rivals) <= len(matches.candidates)
+    whole = matches.ground_truths
+    for size, level in ((0, 0), (1, 1)):
+        assert matches.matched_to(size, level).tolist() == whole[size, level].tolist()
+    part = matches.part(20, 90)
+    inside = (matches.candidates >= 20) & (matches.candidates < 90)
+    assert part.order.tolist() == matches.order[20:90].tolist()
+    assert part.candidates.tolist() == (matches.candidates[inside] - 20).tolist()
+    assert part.ground_truths.tolist() == whole[:, :, inside].tolist()
+
+
 def test_only_the_best_detections_of_a_frame_are_used() -> None:
     truths, detections = random_tables(3)
     rule = MatchRule(thresholds=(0.5,), best_only=False, crowd_by_detection=True, max_detections=4)
@@ -125,15 +145,6 @@ def test_only_the_best_detections_of_a_frame_are_used() -> None:
     assert np.bincount(detections.frames[matches.order]).max() == 4
     assert matches.rank.max() == 3
     assert as_dictionary(matches, 0, 0) == slow_match(truths, detections, truths.crowd, rule, 0.5)
-
-
-def test_cutting_the_pairs_into_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    truths, detections = random_tables(5)
-    whole = match(truths, detections, two_bins(truths), COCO_RULE)
-    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", 7)
-    in_parts = match(truths, detections, two_bins(truths), COCO_RULE)
-    np.testing.assert_array_equal(in_parts.candidates, whole.candidates)
-    np.testing.assert_array_equal(in_parts.ground_truths, whole.ground_truths)
 
 
 def test_a_box_without_area_matches_nothing_and_gives_no_nan() -> None:
@@ -149,3 +160,25 @@ def test_a_box_without_area_matches_nothing_and_gives_no_nan() -> None:
     )
     with np.errstate(all="raise"):
         assert (match(truths, point, truths.crowd[None], COCO_RULE).ground_truths == UNMATCHED).all()
+
+
+def test_boxes_that_grow_overlap_more() -> None:
+    truths, detections = random_tables(0, num_truths=1, num_detections=1)
+    truths.boxes[0], detections.boxes[0], detections.frames[0] = (0, 0, 8, 8), (4, 0, 8, 8), truths.frames[0]
+    for grow_px, is_matched in ((0.0, False), (4.0, True)):  # IoU 1/3, then of 12 x 12 boxes: 1/2
+        rule = replace(OVERLAP_RULE, grow_px=grow_px)
+        matches = match(truths, detections, np.zeros((1, 1), bool), rule)
+        assert (matches.ground_truths != UNMATCHED).any() == is_matched
+
+
+def test_a_small_ground_truth_asks_for_less_where_there_is_a_tolerance() -> None:
+    truths, detections = random_tables(0, num_truths=1, num_detections=1)
+    truths.boxes[0], detections.boxes[0], detections.frames[0] = (
+        (0, 0, 10, 10),
+        (5, 0, 10, 10),
+        truths.frames[0],
+    )
+    for tolerance_px, is_matched in ((None, False), (10.0, True), (1.0, False)):  # asks for 0.5, 0.25, 0.5
+        rule = replace(OVERLAP_RULE, tolerance_px=tolerance_px)
+        matches = match(truths, detections, np.zeros((1, 1), bool), rule)
+        assert (matches.ground_truths != UNMATCHED).any() == is_matched

@@ -65,7 +65,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_kept", [1, 2, 5])
 def test_the_newest_checkpoints_are_kept_and_nothing_else(tmp_path: Path, num_kept: int) -> None:
-    (tmp_path / ".checkpoint_000000003.pt.1.tmp").write_bytes(b"left by a killed writer")
+    (tmp_path / ".part-1-checkpoint_000000003.pt").write_bytes(b"left by a killed writer")
     for iteration in (5, 10, 1000000):
         save_checkpoint(trained_state(iteration), tmp_path, num_kept=num_kept)
     expected = [checkpoint_path(tmp_path, iteration) for iteration in (5, 10, 1000000)]
@@ -126,7 +126,7 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_checkpoint_untouched(t
     writer.start()
     writer.join()
     assert writer.exitcode == -signal.SIGKILL
-    assert len(list(tmp_path.glob("*.tmp"))) == 1
+    assert len(list(tmp_path.glob(".part-*"))) == 1
     loaded = load_newest_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded.iteration == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lstfe.training.determinism import clip_seeds, mixed_seed, reproducible_cpu, seed_update
+from lstfe.training.determinism import clip_seeds, fixed_threads, mixed_seed, reproducible_cpu, seed_update
 
 
 def test_no_clips_have_no_seeds() -> None:
@@ -40,6 +40,13 @@ def test_an_update_draws_the_same_whatever_was_drawn_before() -> None:
     for other in ((1, 10, 0), (0, 11, 0), (0, 10, 1)):
         seed_update(*other)
         assert not torch.equal(torch.rand(3), expected)
+
+
+def test_threads_are_fixed_for_the_block_alone() -> None:
+    before = torch.get_num_threads()
+    with fixed_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_the_choice_of_algorithms_is_undone_even_after_an_error() -> None:

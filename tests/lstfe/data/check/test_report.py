@@ -12,7 +12,7 @@ import pytest
 from lstfe.config import ModelConfig
 from lstfe.data.check.findings import ERRORS, KINDS
 from lstfe.data.check.report import CheckReport, check_data_set
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.video import VideoWriter, read_video
 
 Content = dict[str, dict[str, Any]]
@@ -64,6 +64,10 @@ def _past_the_end(content: Content, raw: Path) -> None:
 
 def _before_the_start(content: Content, raw: Path) -> None:
     content["train"]["images"].append({**content["train"]["images"][0], "id": 900, "frame_id": -1})
+
+
+def _train_frame_past_the_end(content: Content, raw: Path) -> None:
+    content["train"]["videos"][0]["vid_train_frames"] = [0, 10]
 
 
 def _box_without_area(content: Content, raw: Path) -> None:
@@ -168,6 +172,7 @@ FAULTS = [
     ("video_differs", _video_differs),
     ("past_the_end", _past_the_end),
     ("past_the_end", _before_the_start),
+    ("past_the_end", _train_frame_past_the_end),
     ("box_without_area", _box_without_area),
     ("box_outside", _box_outside),
     ("object_twice", _object_twice),

@@ -5,22 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lstfe.data.check.tables import load_tables, places_of
+from lstfe.data.check.tables import load_tables
 from lstfe.data.coco_video import load_annotations
-
-
-def test_among_no_ids_nothing_has_a_place() -> None:
-    assert places_of(np.array([3, 4]), np.zeros(0, np.int64)).tolist() == [-1, -1]
-    assert places_of(np.zeros(0, np.int64), np.array([3, 4])).tolist() == []
-
-
-def test_places_are_those_of_a_search_one_by_one() -> None:
-    generator = np.random.default_rng(5)
-    ids, keys = generator.permutation(50)[:30], generator.integers(-5, 60, 100)
-    expected = [ids.tolist().index(key) if key in ids else -1 for key in keys.tolist()]
-    assert places_of(keys, ids).tolist() == expected
 
 
 def test_the_columns_say_what_the_annotations_say(write_raw: Callable[..., Path]) -> None:

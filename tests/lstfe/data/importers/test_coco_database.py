@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.importers.coco_database import load_files
 
 Content = dict[str, list[dict[str, Any]]]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.importers.coco_video import import_coco_video
 from lstfe.data.importers.fl_drones import import_fl_drones
 from lstfe.data.raw import ImportOptions
@@ -84,6 +85,18 @@ def test_three_videos_come_over_whatever_the_order_of_lists_and_rows(
     assert annotations.label_names == ["bird", "drone"]
     assert {item.category_id for item in annotations.annotations} == {2}
     assert report["boxes_clipped"] == 3
+
+
+def test_frames_are_named_for_training_by_videos_or_by_images(tmp_path: Path) -> None:
+    content = _content("a", "b", "c")
+    content["videos"][0]["vid_train_frames"] = [3, 0]
+    for image in content["images"]:
+        image["is_vid_train_frame"] = image["video_id"] == 11 and image["frame_id"] == 1
+    import_coco_video(_write(tmp_path / "a.json", content), tmp_path / "raw", ALONE)
+    assert [video.vid_train_frames for video in _load(tmp_path / "raw").videos] == [(0, 3), (1,), ()]
+    content["videos"][0]["vid_train_frames"] = [4]
+    with pytest.raises(AnnotationError, match=r"a\.json:\d+: .*4.*expected"):
+        import_coco_video(_write(tmp_path / "a.json", content), tmp_path / "other", ALONE)
 
 
 def test_the_splits_of_a_folder_are_kept_or_replaced(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import FolderError
 from lstfe.data.importers.fl_drones import import_fl_drones, read_fl_drones
 from lstfe.data.raw import ImportOptions

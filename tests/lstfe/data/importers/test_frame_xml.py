@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.importers.frame_xml import FrameObject, FrameXml, read_frame_xml
 
 OBJECT = """<object><trackid>3</trackid><name> n01 </name>

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError
-from lstfe.data.importers.grammar import check_frame, fault, parse_integer, parse_number, read_lines
+from lstfe.data.faults import AnnotationError
+from lstfe.data.importers.grammar import check_frame, parse_integer, parse_number, read_lines
 
 
 def test_an_empty_text_has_no_lines(tmp_path: Path) -> None:
@@ -48,13 +48,6 @@ def test_numbers_are_read_as_they_are_written() -> None:
     ]
     assert isinstance(parse_number("12", "", ""), int)
     assert parse_integer("+10", "", "", low=0, high=10) == 10
-
-
-def test_a_fault_is_one_readable_line() -> None:
-    message = str(fault("a.txt:1", "x\n" * 1000, "a number"))
-    assert message.startswith("a.txt:1: found 'x\\nx")
-    assert message.endswith("..., expected a number")
-    assert len(message) < 130
 
 
 def test_frames_past_the_end_of_a_video_are_refused() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.footage import read_footage
 from lstfe.data.importers.imagenet_vid import CLASSES, import_imagenet_vid
 from lstfe.data.raw import ImportOptions
@@ -88,11 +89,14 @@ def test_three_videos_come_over_with_their_splits_tracks_and_pictures(source: Pa
     assert (report["boxes_occluded"], report["boxes_generated"], report["boxes_clipped"]) == (15, 0, 0)
 
 
-def test_key_frames_count_from_0_and_are_noted(source: Path, tmp_path: Path) -> None:
+def test_key_frames_count_from_0_and_are_those_that_training_shows(source: Path, tmp_path: Path) -> None:
     _list(source, "VID_train_15frames.txt", f"{TRAIN} 1 0 4", f"{TRAIN} 1 3 4", folder="ImageSets/VID")
     report = import_imagenet_vid(source, tmp_path / "raw", AUTO)
-    assert report["videos"]["ILSVRC2015_train_00000000"]["key_frames"] == [0, 3]
-    assert _load(tmp_path / "raw", "train").frame_ids("ILSVRC2015_train_00000000") == [0, 1, 2, 3]
+    assert report["videos"]["ILSVRC2015_train_00000000"]["vid_train_frames"] == 2
+    train = _load(tmp_path / "raw", "train")
+    assert train.frame_ids("ILSVRC2015_train_00000000") == [0, 1, 2, 3]
+    assert train.current_frames("ILSVRC2015_train_00000000") == [0, 3]
+    assert {video.vid_train_frames for video in _load(tmp_path / "raw", "val").videos} == {()}
     _list(source, "VID_train_15frames.txt", f"{TRAIN} 1 4 4", folder="ImageSets/VID")
     with pytest.raises(
         AnnotationError, match=r"15frames\.txt:1: found '4', expected a frame counted from 0, .* 3"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError, VideoAnnotations, load_annotations
+from lstfe.data.coco_video import VideoAnnotations, load_annotations
+from lstfe.data.faults import AnnotationError
 from lstfe.data.footage import read_footage
 from lstfe.data.importers.mot import import_mot
 from lstfe.data.raw import ImportOptions

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError
+from lstfe.data.faults import AnnotationError
 from lstfe.data.importers.xml_elements import read_elements, read_root
 
 

@@ -19,15 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lstfe.config import RenderConfig
-from lstfe.data.flyers import Flyer, draw_flash, plan_birds, plan_decoys, plan_drones
 from lstfe.data.folders import REPORT_NAME, new_folder
 from lstfe.data.footage import ReportProgress
 from lstfe.data.importers.fl_drones import import_fl_drones
 from lstfe.data.raw import ImportOptions
-from lstfe.data.scenery import MARGIN_PX, crop, draw_branches, draw_clouds, draw_terrain
-from lstfe.data.silhouettes import Patch, draw_silhouette
+from lstfe.data.rendering.flyers import Flyer, draw_flash, plan_birds, plan_decoys, plan_drones
+from lstfe.data.rendering.scenery import MARGIN_PX, crop, draw_branches, draw_clouds, draw_terrain
+from lstfe.data.rendering.silhouettes import Patch, draw_silhouette
+from lstfe.data.rendering.trajectories import camera_path, light_level
 from lstfe.data.splits import SPLITS
-from lstfe.data.trajectories import camera_path, light_level
 from lstfe.data.video import Frame, VideoWriter
 from lstfe.types import FloatArray
 

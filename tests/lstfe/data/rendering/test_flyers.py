@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lstfe.config import RenderConfig
-from lstfe.data.flyers import draw_flash, plan_birds, plan_decoys, plan_drones
-from lstfe.data.trajectories import camera_path
+from lstfe.data.rendering.flyers import draw_flash, plan_birds, plan_decoys, plan_drones
+from lstfe.data.rendering.trajectories import camera_path
 
 CAMERA = camera_path(np.random.default_rng(9), 120, pan_px=0.8, shake_px=0.5) + 100
 

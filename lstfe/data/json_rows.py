@@ -5,12 +5,10 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from lstfe.data.coco_video import AnnotationError
-from lstfe.data.importers.grammar import fault
+from lstfe.data.faults import AnnotationError, fault
 
 _CHUNK_BYTES = 1 << 20
 _MAX_VALUE = 1 << 24
@@ -18,8 +16,7 @@ _MAX_VALUE = 1 << 24
 _BLANK = " \t\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of a list and where it stands."""
 
     section: str
@@ -80,14 +77,14 @@ class _Reader:
 
     def _list(self, section: str) -> Iterator[Row]:
         self._expect("[", f"a list of {section}")
+        expected = f"one of {section}"
         more = self._peek() != "]"
         while more:
             self._peek()
             line = self._line
-            yield Row(section, self._path, line, self._value(f"one of {section}"))
+            yield Row(section, self._path, line, self._value(expected))
             more = self._peek() == ","
-            if more:
-                self._expect(",", "','")
+            self._place += more
         self._expect("]", "',' or ']'")
 
     @property
@@ -96,6 +93,8 @@ class _Reader:
 
     def _peek(self) -> str:
         """Skip blanks and return the next character, empty at the end of the file."""
+        if self._place < len(self._text) and (character := self._text[self._place]) not in _BLANK:
+            return character  # as a rule, and a file has millions of rows
         while True:
             start = self._place
             while self._place < len(self._text) and self._text[self._place] in _BLANK:

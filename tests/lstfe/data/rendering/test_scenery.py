@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstfe.data.scenery import crop, draw_branches, draw_clouds, draw_terrain, fractal_noise
+from lstfe.data.rendering.scenery import crop, draw_branches, draw_clouds, draw_terrain, fractal_noise
 
 
 def test_no_branches_cover_nothing() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lstfe.data.coco_video import AnnotationError
-from lstfe.data.importers import json_rows
-from lstfe.data.importers.json_rows import read_rows
+from lstfe.data import json_rows
+from lstfe.data.faults import AnnotationError
+from lstfe.data.json_rows import read_rows
 
 LISTS = frozenset({"a", "b"})
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from lstfe.config import RenderConfig
-from lstfe.data.silhouettes import Silhouette
-from lstfe.data.trajectories import Track, fly, periods, visibility
+from lstfe.data.rendering.silhouettes import Silhouette
+from lstfe.data.rendering.trajectories import Track, fly, periods, visibility
 from lstfe.types import FloatArray
 
 

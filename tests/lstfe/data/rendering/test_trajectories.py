@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstfe.data.trajectories import camera_path, fly, light_level, periods, visibility
+from lstfe.data.rendering.trajectories import camera_path, fly, light_level, periods, visibility
 
 IMAGE_SIZE = (240, 320)
 

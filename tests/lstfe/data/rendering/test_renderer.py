@@ -11,8 +11,8 @@ from lstfe.config import RenderConfig
 from lstfe.data.coco_video import load_annotations
 from lstfe.data.folders import FolderError
 from lstfe.data.importers.fl_drones import read_fl_drones
-from lstfe.data.renderer import render_data_set, render_video, visible_box
-from lstfe.data.silhouettes import Patch
+from lstfe.data.rendering.renderer import render_data_set, render_video, visible_box
+from lstfe.data.rendering.silhouettes import Patch
 from lstfe.data.video import Frame, read_video
 
 SMALL = RenderConfig(

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from lstfe.data.silhouettes import Silhouette, draw_silhouette
+from lstfe.data.rendering.silhouettes import Silhouette, draw_silhouette
 
 
 def _drone(

@@ -1,0 +1,16 @@
+// Whether parameters make sense, asked before anything is launched.
+#ifndef LSTFE_CHECKS_H
+#define LSTFE_CHECKS_H
+
+#include "lstfe_plugin.h"
+
+namespace lstfe
+{
+
+//! Both return an LstfeStatus.
+int32_t check(LstfeDeformConvParams const& params);
+int32_t check(LstfeSampledSumParams const& params);
+
+} // namespace lstfe
+
+#endif // LSTFE_CHECKS_H

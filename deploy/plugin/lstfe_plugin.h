@@ -1,0 +1,110 @@
+// C interface of the kernels: raw device pointers, a stream, a status. Neither TensorRT nor C++ is needed to call it.
+//
+// Shapes: N batch, C channels, O output channels, H x W input cells, h x w output cells, K = kernel height * width taps.
+#ifndef LSTFE_PLUGIN_H
+#define LSTFE_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C"
+{
+#endif
+
+#define LSTFE_API __attribute__((visibility("default")))
+
+    enum LstfeType
+    {
+        LSTFE_FLOAT32 = 0,
+        LSTFE_FLOAT16 = 1,
+        LSTFE_BFLOAT16 = 2
+    };
+
+    //! How features, maps, weights and output lie in memory. Offsets and masks are always NCHW float32, bias float32.
+    enum LstfeLayout
+    {
+        LSTFE_NCHW = 0, //!< Channels first, weights O x C/groups x K.
+        LSTFE_NHWC = 1, //!< Channels last, padded to a multiple of 8 (TensorRT's kHWC8), weights O x K x C/groups likewise.
+        LSTFE_TAP_ROWS = 2 //!< Sampled sum only: maps N x K x cells x C as the PyTorch model keeps them, output NHWC.
+    };
+
+    enum LstfeAlgorithm
+    {
+        LSTFE_AUTO = 0,
+        LSTFE_SIMPLE = 1,       //!< Every type, layout and shape; one thread a cell and 8 output channels.
+        LSTFE_TILE_64X64 = 2,   //!< Tensor cores, NHWC half or bfloat16: cells x output channels of a block's tile.
+        LSTFE_TILE_128X128 = 3,
+        LSTFE_TILE_128X256 = 4
+    };
+
+    enum LstfeStatus
+    {
+        LSTFE_OK = 0,
+        LSTFE_BAD_PARAMETERS = 1, //!< A size is not positive, or channels do not divide into groups.
+        LSTFE_NOT_SUPPORTED = 2,  //!< The asked algorithm cannot do this type, layout, shape or device.
+        LSTFE_NULL_POINTER = 3,
+        LSTFE_CUDA_ERROR = 1000 //!< Plus the cudaError_t.
+    };
+
+    //! Where a deformable convolution looks; the parameters of torchvision.ops.deform_conv2d, padding for each side.
+    struct LstfeSampling
+    {
+        int32_t batch, height, width; //!< Input, in cells.
+        int32_t kernelHeight, kernelWidth;
+        int32_t strideY, strideX;
+        int32_t padTop, padLeft, padBottom, padRight;
+        int32_t dilationY, dilationX;
+        int32_t offsetGroups;
+    };
+
+    struct LstfeDeformConvParams
+    {
+        struct LstfeSampling sampling;
+        int32_t channels, outChannels, groups;
+        int32_t relu; //!< 1: the output is max(0, x).
+        int32_t type, layout;
+        int32_t algorithm;
+        int32_t splits; //!< Parts of the sum over channels and taps that run side by side; 0 chooses.
+    };
+
+    //! The commuted form: `maps` are the K per-tap maps W_p f, so that only sampling and summing is left.
+    struct LstfeSampledSumParams
+    {
+        struct LstfeSampling sampling; //!< offsetGroups must be 1.
+        int32_t channels;              //!< Of one map.
+        int32_t relu;
+        int32_t type, layout;
+    };
+
+    //! Output height or width, in cells; not positive where the kernel does not fit.
+    LSTFE_API int32_t lstfe_output_height(struct LstfeSampling const* sampling);
+    LSTFE_API int32_t lstfe_output_width(struct LstfeSampling const* sampling);
+
+    //! Bytes of device memory that `lstfe_deform_conv2d` can make use of; it also runs with none, if slower.
+    LSTFE_API size_t lstfe_deform_conv2d_workspace(struct LstfeDeformConvParams const* params);
+
+    //! Deformable convolution: features N x C x H x W, offsets N x 2*G*K x h x w in cells as (dy, dx),
+    //! mask N x G*K x h x w or null, weight O x C/groups x K, bias O or null, output N x O x h x w.
+    LSTFE_API int32_t lstfe_deform_conv2d(struct LstfeDeformConvParams const* params, void const* features,
+        float const* offsets, float const* mask, void const* weight, float const* bias, void* output, void* workspace,
+        size_t workspaceBytes, void* stream);
+
+    //! Sampled sum: maps N x K*C x H x W (tap-major), offsets and mask as above, bias C or null, output N x C x h x w.
+    LSTFE_API int32_t lstfe_sampled_sum(struct LstfeSampledSumParams const* params, void const* maps,
+        float const* offsets, float const* mask, float const* bias, void* output, void* stream);
+
+    //! The same two on the host: float32, NCHW, plain loops. References for tests.
+    LSTFE_API int32_t lstfe_deform_conv2d_host(struct LstfeDeformConvParams const* params, float const* features,
+        float const* offsets, float const* mask, float const* weight, float const* bias, float* output);
+    LSTFE_API int32_t lstfe_sampled_sum_host(struct LstfeSampledSumParams const* params, float const* maps,
+        float const* offsets, float const* mask, float const* bias, float* output);
+
+    //! One line for a status.
+    LSTFE_API char const* lstfe_status_text(int32_t status);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // LSTFE_PLUGIN_H

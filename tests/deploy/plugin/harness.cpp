@@ -1,0 +1,659 @@
+// Exercises the plugin as TensorRT would, with TensorRT's headers only: no libnvinfer, no GPU. The kernels are those of
+// cuda_on_host.h, so that `enqueue` really runs. Prints the number of checks; the first that fails ends the program.
+#include "lstfe_plugin.h"
+
+#include <NvInfer.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <list>
+#include <string>
+#include <vector>
+
+using namespace nvinfer1;
+
+extern "C" bool lstfe_register(void* registry);
+extern "C" int32_t lstfe_tensorrt_version();
+#if NV_TENSORRT_MAJOR >= 10
+extern "C" IPluginCreatorInterface* const* getCreators(int32_t& count);
+#else
+extern "C" IPluginCreator* const* getPluginCreators(int32_t& count);
+#endif
+#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR >= 6
+extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+#endif
+
+namespace
+{
+
+int32_t gChecks = 0;
+
+#define CHECK(condition)                                                                                              \
+    do                                                                                                                \
+    {                                                                                                                 \
+        ++gChecks;                                                                                                    \
+        if (!(condition))                                                                                             \
+        {                                                                                                             \
+            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                                              \
+            std::exit(1);                                                                                             \
+        }                                                                                                             \
+    } while (false)
+
+#if NV_TENSORRT_MAJOR >= 10
+using Size = int64_t;
+using AnyCreator = IPluginCreatorInterface;
+using OwnCreator = IPluginCreatorV3One;
+using AnyPlugin = IPluginV3;
+#else
+using Size = int32_t;
+using AnyCreator = IPluginCreator;
+using OwnCreator = IPluginCreator;
+using AnyPlugin = IPluginV2DynamicExt;
+#endif
+
+// ------------------------------------------------------------------------------------------------- TensorRT's side
+
+struct Number : IDimensionExpr, apiv::VDimensionExpr
+{
+    explicit Number(Size value)
+        : mValue(value)
+    {
+        mImpl = this;
+    }
+    bool isConstant() const override { return true; }
+    Size getConstantValue() const override { return mValue; }
+    virtual bool isSizeTensor() const { return false; }
+    Size mValue;
+};
+
+struct Builder : IExprBuilder, apiv::VExprBuilder
+{
+    Builder() { mImpl = this; }
+    IDimensionExpr const* constant(Size value) override
+    {
+        numbers.emplace_back(value);
+        return &numbers.back();
+    }
+    IDimensionExpr const* operation(
+        DimensionOperation op, IDimensionExpr const& first, IDimensionExpr const& second) override
+    {
+        CHECK(op == DimensionOperation::kFLOOR_DIV);
+        return constant(first.getConstantValue() / second.getConstantValue());
+    }
+    virtual IDimensionExpr const* declareSizeTensor(int32_t, IDimensionExpr const&, IDimensionExpr const&)
+    {
+        return nullptr;
+    }
+    DimsExprs dims(std::initializer_list<Size> sizes)
+    {
+        DimsExprs result{};
+        for (Size const size : sizes)
+        {
+            result.d[result.nbDims++] = constant(size);
+        }
+        return result;
+    }
+    std::list<Number> numbers;
+};
+
+//! Keeps what is registered; has every method that some version asks for.
+struct Registry : IPluginRegistry
+{
+    bool registerCreator(AnyCreator& creator, char const* const name) noexcept override
+    {
+        names.push_back(name);
+        creators.push_back(&creator);
+        return creators.size() <= most;
+    }
+    void setErrorRecorder(IErrorRecorder* const) noexcept override {}
+    IErrorRecorder* getErrorRecorder() const noexcept override { return nullptr; }
+    virtual bool isParentSearchEnabled() const { return false; }
+    virtual void setParentSearchEnabled(bool const) {}
+    virtual void* loadLibrary(char const*) noexcept { return nullptr; }
+    virtual void deregisterLibrary(void*) noexcept {}
+#if NV_TENSORRT_MAJOR < 11
+    IPluginCreator* const* getPluginCreatorList(int32_t* const) const noexcept override { return nullptr; }
+    IPluginCreator* getPluginCreator(char const* const, char const* const, char const* const) noexcept override
+    {
+        return nullptr;
+    }
+    bool deregisterCreator(IPluginCreator const&) noexcept override { return false; }
+#endif
+#if NV_TENSORRT_MAJOR >= 10
+#if NV_TENSORRT_MAJOR < 11
+    bool registerCreator(IPluginCreator&, char const* const) noexcept override { return false; }
+#endif
+    IPluginCreatorInterface* const* getAllCreators(int32_t* const) const noexcept override { return nullptr; }
+    IPluginCreatorInterface* getCreator(char const* const, char const* const, char const* const) noexcept override
+    {
+        return nullptr;
+    }
+    bool deregisterCreator(IPluginCreatorInterface const&) noexcept override { return false; }
+    IPluginResource* acquirePluginResource(char const*, IPluginResource*) noexcept override { return nullptr; }
+    int32_t releasePluginResource(char const*) noexcept override { return 0; }
+    virtual IPluginCreatorInterface* const* getAllCreatorsRecursive(int32_t* const) noexcept { return nullptr; }
+#endif
+    std::vector<std::string> names;
+    std::vector<AnyCreator*> creators;
+    size_t most = 2;
+};
+
+struct Log : ILogger
+{
+    void log(Severity, char const* message) noexcept override { last = message; }
+    std::string last;
+} gLog;
+
+#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR >= 6
+struct Finder : ILoggerFinder
+{
+    ILogger* findLogger() override { return &gLog; }
+} gFinder;
+#endif
+
+// ----------------------------------------------------------------------------------------- both interfaces as one
+
+using Numbers = std::vector<int32_t>;
+
+struct Attribute
+{
+    char const* name;
+    Numbers values;
+};
+
+std::vector<PluginField> fieldsOf(std::vector<Attribute> const& attributes)
+{
+    std::vector<PluginField> fields;
+    for (Attribute const& attribute : attributes)
+    {
+        fields.emplace_back(attribute.name, attribute.values.data(), PluginFieldType::kINT32,
+            static_cast<int32_t>(attribute.values.size()));
+    }
+    return fields;
+}
+
+std::vector<OwnCreator*> allCreators();
+AnyPlugin* create(OwnCreator& creator, std::vector<Attribute> const& attributes);
+AnyPlugin* restore(OwnCreator& creator, std::vector<char> const& state);
+std::vector<char> stateOf(AnyPlugin& plugin);
+void destroy(AnyPlugin* plugin);
+std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder);
+bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors);
+size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs);
+int32_t run(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory,
+    void* workspace);
+DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs);
+
+std::vector<Size> sizesOf(DimsExprs const& dims)
+{
+    std::vector<Size> sizes;
+    for (int32_t i = 0; i < dims.nbDims; ++i)
+    {
+        sizes.push_back(dims.d[i]->getConstantValue());
+    }
+    return sizes;
+}
+
+#if NV_TENSORRT_MAJOR >= 10
+
+std::vector<OwnCreator*> allCreators()
+{
+    int32_t count = 0;
+    auto* const* const all = getCreators(count);
+    std::vector<OwnCreator*> result;
+    for (int32_t i = 0; i < count; ++i)
+    {
+        result.push_back(static_cast<OwnCreator*>(all[i]));
+        CHECK(std::string(all[i]->getInterfaceInfo().kind) == "PLUGIN CREATOR_V3ONE");
+    }
+    return result;
+}
+
+AnyPlugin* createIn(OwnCreator& creator, std::vector<PluginField> const& fields, TensorRTPhase phase)
+{
+    PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
+    return creator.createPlugin("node", &collection, phase);
+}
+
+AnyPlugin* create(OwnCreator& creator, std::vector<Attribute> const& attributes)
+{
+    return createIn(creator, fieldsOf(attributes), TensorRTPhase::kBUILD);
+}
+
+AnyPlugin* restore(OwnCreator& creator, std::vector<char> const& state)
+{
+    PluginField const field("state", state.data(), PluginFieldType::kCHAR, static_cast<int32_t>(state.size()));
+    return createIn(creator, {field}, TensorRTPhase::kRUNTIME);
+}
+
+IPluginV3OneBuild& buildOf(AnyPlugin& plugin)
+{
+    return *static_cast<IPluginV3OneBuild*>(plugin.getCapabilityInterface(PluginCapabilityType::kBUILD));
+}
+
+IPluginV3OneRuntime& runtimeOf(AnyPlugin& plugin)
+{
+    return *static_cast<IPluginV3OneRuntime*>(plugin.getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+}
+
+std::vector<char> stateOf(AnyPlugin& plugin)
+{
+    PluginFieldCollection const* const fields = runtimeOf(plugin).getFieldsToSerialize();
+    CHECK(fields->nbFields == 1);
+    char const* const data = static_cast<char const*>(fields->fields[0].data);
+    return {data, data + fields->fields[0].length};
+}
+
+void destroy(AnyPlugin* plugin)
+{
+    delete plugin;
+}
+
+std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder)
+{
+    DimsExprs output{};
+    int32_t const status = buildOf(plugin).getOutputShapes(
+        inputs.data(), static_cast<int32_t>(inputs.size()), nullptr, 0, &output, 1, builder);
+    return status == 0 ? sizesOf(output) : std::vector<Size>{};
+}
+
+std::vector<DynamicPluginTensorDesc> dynamic(std::vector<PluginTensorDesc> const& tensors)
+{
+    std::vector<DynamicPluginTensorDesc> result;
+    for (PluginTensorDesc const& tensor : tensors)
+    {
+        result.push_back(DynamicPluginTensorDesc{tensor, tensor.dims, tensor.dims, tensor.dims});
+    }
+    return result;
+}
+
+bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors)
+{
+    return buildOf(plugin).supportsFormatCombination(
+        position, dynamic(tensors).data(), static_cast<int32_t>(tensors.size()) - 1, 1);
+}
+
+size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs)
+{
+    std::vector<DynamicPluginTensorDesc> const largest = dynamic(inputs);
+    return buildOf(plugin).getWorkspaceSize(largest.data(), static_cast<int32_t>(inputs.size()), nullptr, 1);
+}
+
+int32_t run(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory,
+    void* workspace)
+{
+    int32_t const inputs = static_cast<int32_t>(tensors.size()) - 1;
+    IPluginV3* const attached = runtimeOf(plugin).attachToContext(nullptr);
+    CHECK(attached != nullptr && attached != &plugin);
+    int32_t status = runtimeOf(*attached).onShapeChange(tensors.data(), inputs, &tensors.back(), 1);
+    if (status == 0)
+    {
+        status = runtimeOf(*attached).enqueue(
+            tensors.data(), &tensors.back(), memory.data(), &memory.back(), workspace, nullptr);
+    }
+    delete attached;
+    return status;
+}
+
+DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs)
+{
+    DataType output{};
+    CHECK(buildOf(plugin).getOutputDataTypes(&output, 1, inputs.data(), static_cast<int32_t>(inputs.size())) == 0);
+    return output;
+}
+
+#else
+
+std::vector<OwnCreator*> allCreators()
+{
+    int32_t count = 0;
+    auto* const* const all = getPluginCreators(count);
+    return {all, all + count};
+}
+
+AnyPlugin* create(OwnCreator& creator, std::vector<Attribute> const& attributes)
+{
+    std::vector<PluginField> const fields = fieldsOf(attributes);
+    PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
+    return static_cast<AnyPlugin*>(creator.createPlugin("node", &collection));
+}
+
+AnyPlugin* restore(OwnCreator& creator, std::vector<char> const& state)
+{
+    return static_cast<AnyPlugin*>(creator.deserializePlugin("node", state.data(), state.size()));
+}
+
+std::vector<char> stateOf(AnyPlugin& plugin)
+{
+    std::vector<char> state(plugin.getSerializationSize());
+    plugin.serialize(state.data());
+    return state;
+}
+
+void destroy(AnyPlugin* plugin)
+{
+    plugin->destroy();
+}
+
+std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder)
+{
+    return sizesOf(plugin.getOutputDimensions(0, inputs.data(), static_cast<int32_t>(inputs.size()), builder));
+}
+
+bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors)
+{
+    return plugin.supportsFormatCombination(position, tensors.data(), static_cast<int32_t>(tensors.size()) - 1, 1);
+}
+
+size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs)
+{
+    return plugin.getWorkspaceSize(inputs.data(), static_cast<int32_t>(inputs.size()), nullptr, 1);
+}
+
+int32_t run(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory,
+    void* workspace)
+{
+    AnyPlugin* const copy = plugin.clone();
+    CHECK(copy != nullptr && copy != &plugin && copy->initialize() == 0);
+    CHECK(std::string(copy->getPluginNamespace()) == plugin.getPluginNamespace());
+    int32_t const status
+        = copy->enqueue(tensors.data(), &tensors.back(), memory.data(), &memory.back(), workspace, nullptr);
+    copy->terminate();
+    copy->destroy();
+    return status;
+}
+
+DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs)
+{
+    return plugin.getOutputDataType(0, inputs.data(), static_cast<int32_t>(inputs.size()));
+}
+
+#endif
+
+// --------------------------------------------------------------------------------------------------------- checks
+
+PluginTensorDesc tensor(std::initializer_list<Size> sizes, DataType type = DataType::kFLOAT,
+    TensorFormat format = TensorFormat::kLINEAR)
+{
+    PluginTensorDesc result{};
+    for (Size const size : sizes)
+    {
+        result.dims.d[result.dims.nbDims++] = size;
+    }
+    result.type = type;
+    result.format = format;
+    result.scale = 1.F;
+    return result;
+}
+
+void checkCreators()
+{
+    std::vector<OwnCreator*> const creators = allCreators();
+    CHECK(creators.size() == 2);
+    CHECK(std::string(creators[0]->getPluginName()) == "LstfeDeformConv2d");
+    CHECK(std::string(creators[1]->getPluginName()) == "LstfeSampledSum");
+    for (OwnCreator* const creator : creators)
+    {
+        CHECK(std::string(creator->getPluginVersion()) == "1");
+        CHECK(std::string(creator->getPluginNamespace()) == "lstfe");
+        PluginFieldCollection const* const fields = creator->getFieldNames();
+        std::string names;
+        for (int32_t i = 0; i < fields->nbFields; ++i)
+        {
+            names += std::string(fields->fields[i].name) + " ";
+            CHECK(fields->fields[i].type == PluginFieldType::kINT32);
+        }
+        CHECK(names == "kernel_shape strides pads dilations group offset_group has_bias has_mask relu ");
+    }
+}
+
+void checkRegistration()
+{
+    Registry registry;
+    CHECK(lstfe_register(&registry));
+    CHECK(registry.creators.size() == 2 && registry.names[0] == "lstfe" && registry.names[1] == "lstfe");
+    Registry full;
+    full.most = 1;
+    CHECK(!lstfe_register(&full));
+    CHECK(!lstfe_register(nullptr));
+    CHECK(lstfe_tensorrt_version() == NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR);
+}
+
+void checkAttributes(OwnCreator& convolution, OwnCreator& sum)
+{
+    std::vector<std::vector<Attribute>> const wrong{{{"strides", {1}}}, {{"pads", {1, 1}}}, {{"group", {0}}},
+        {{"dilations", {0, 1}}}, {{"pads", {0, -1, 0, 0}}}, {{"kernel", {3, 3}}}};
+    for (auto const& attributes : wrong)
+    {
+        gLog.last = "";
+        CHECK(create(convolution, attributes) == nullptr);
+#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR >= 6
+        CHECK(gLog.last.find(attributes[0].name) != std::string::npos);
+#endif
+    }
+    CHECK(create(sum, {{"offset_group", {2}}}) == nullptr);
+    AnyPlugin* const named = create(convolution, {{"plugin_version", {1}}, {"offset_group", {2}}});
+    CHECK(named != nullptr);
+    destroy(named);
+}
+
+void checkShapes(OwnCreator& convolution, OwnCreator& sum)
+{
+    Builder builder;
+    AnyPlugin* plugin = create(convolution, {{"has_bias", {1}}, {"strides", {2, 2}}});
+    DimsExprs const features = builder.dims({2, 8, 9, 11});
+    DimsExprs const weight = builder.dims({24, 8, 3, 3});
+    DimsExprs const offsets = builder.dims({2, 18, 4, 5});
+    DimsExprs const bias = builder.dims({24});
+    CHECK((shapeOf(*plugin, {features, weight, offsets, bias}, builder) == std::vector<Size>{2, 24, 4, 5}));
+    CHECK(shapeOf(*plugin, {features, weight, offsets}, builder).empty());
+    CHECK(shapeOf(*plugin, {features, weight, bias, offsets}, builder).empty());
+    CHECK(typeOf(*plugin, {DataType::kHALF, DataType::kHALF, DataType::kFLOAT, DataType::kFLOAT}) == DataType::kHALF);
+    destroy(plugin);
+    plugin = create(sum, {{"kernel_shape", {3, 3}}});
+    CHECK((shapeOf(*plugin, {builder.dims({2, 72, 9, 11}), offsets}, builder) == std::vector<Size>{2, 8, 4, 5}));
+    destroy(plugin);
+}
+
+struct Stored
+{
+    DataType type;
+    TensorFormat format;
+};
+
+//! Every tensor in turn with every type and format: what is not in the table must be refused.
+void checkFormats(OwnCreator& convolution, OwnCreator& sum)
+{
+    std::vector<Stored> allowed{{DataType::kFLOAT, TensorFormat::kLINEAR}, {DataType::kHALF, TensorFormat::kLINEAR},
+        {DataType::kHALF, TensorFormat::kHWC8}};
+    std::vector<DataType> types{DataType::kFLOAT, DataType::kHALF, DataType::kINT8, DataType::kINT32};
+#if NV_TENSORRT_MAJOR >= 10
+    allowed.push_back({DataType::kBF16, TensorFormat::kHWC8});
+    types.push_back(DataType::kBF16);
+#endif
+    std::vector<TensorFormat> const formats{
+        TensorFormat::kLINEAR, TensorFormat::kHWC8, TensorFormat::kCHW32, TensorFormat::kHWC};
+    for (OwnCreator* const creator : {&convolution, &sum})
+    {
+        AnyPlugin* const plugin = create(*creator, {{"has_bias", {1}}, {"has_mask", {1}}});
+        int32_t const numLike = creator == &convolution ? 2 : 1; // features, weight
+        int32_t const numInputs = numLike + 3;
+        for (Stored const& features : allowed)
+        {
+            std::vector<PluginTensorDesc> good;
+            for (int32_t i = 0; i <= numInputs; ++i)
+            {
+                bool const isLike = i < numLike || i == numInputs;
+                good.push_back(isLike ? tensor({1, 8, 4, 4}, features.type, features.format) : tensor({1}));
+            }
+            for (int32_t position = 0; position <= numInputs; ++position)
+            {
+                int32_t accepted = 0;
+                for (DataType const type : types)
+                {
+                    for (TensorFormat const format : formats)
+                    {
+                        std::vector<PluginTensorDesc> tensors = good;
+                        tensors[static_cast<size_t>(position)] = tensor({1}, type, format);
+                        accepted += supports(*plugin, position, tensors) ? 1 : 0;
+                    }
+                }
+                CHECK(supports(*plugin, position, good));
+                CHECK(accepted == (position == 0 ? static_cast<int32_t>(allowed.size()) : 1));
+            }
+            good.pop_back();
+            CHECK(!supports(*plugin, 0, good)); // an input is missing
+        }
+        destroy(plugin);
+    }
+}
+
+void checkState(OwnCreator& convolution, OwnCreator& sum)
+{
+    std::vector<Attribute> const attributes{{"kernel_shape", {1, 3}}, {"strides", {2, 3}}, {"pads", {1, 2, 3, 4}},
+        {"dilations", {5, 6}}, {"group", {7}}, {"offset_group", {8}}, {"has_bias", {1}}, {"has_mask", {1}},
+        {"relu", {1}}};
+    AnyPlugin* const plugin = create(convolution, attributes);
+    std::vector<char> const state = stateOf(*plugin);
+    AnyPlugin* const restored = restore(convolution, state);
+    CHECK(restored != nullptr);
+    CHECK(stateOf(*restored) == state);
+    AnyPlugin* const plain = create(convolution, {});
+    CHECK(stateOf(*plain) != state);
+    for (AnyPlugin* const made : {plugin, restored, plain})
+    {
+        destroy(made);
+    }
+    CHECK(restore(sum, state) == nullptr);
+    for (size_t length = 0; length < state.size(); ++length)
+    {
+        CHECK(restore(convolution, {state.begin(), state.begin() + static_cast<std::ptrdiff_t>(length)}) == nullptr);
+    }
+    std::vector<char> longer = state;
+    longer.push_back(0);
+    CHECK(restore(convolution, longer) == nullptr);
+    for (size_t i = 0; i < state.size(); ++i)
+    {
+        std::vector<char> altered = state;
+        altered[i] = static_cast<char>(altered[i] ^ 1);
+        CHECK(restore(convolution, altered) == nullptr);
+    }
+}
+
+std::vector<float> numbers(size_t count, uint32_t seed)
+{
+    std::vector<float> result(count);
+    for (float& value : result)
+    {
+        seed = seed * 1664525U + 1013904223U;
+        value = static_cast<float>(seed >> 8) / 8388608.F - 1.F;
+    }
+    return result;
+}
+
+LstfeSampling samplingOf(int32_t height, int32_t width)
+{
+    return LstfeSampling{1, height, width, 3, 3, 1, 2, 1, 1, 1, 1, 1, 1, 1};
+}
+
+bool areClose(std::vector<float> const& first, std::vector<float> const& second)
+{
+    bool close = first.size() == second.size();
+    for (size_t i = 0; i < first.size() && close; ++i)
+    {
+        close = std::fabs(first[i] - second[i]) <= 1e-5F;
+    }
+    return close;
+}
+
+//! With bias and without mask, and the other way round: the plugin hands each to its place.
+void checkConvolution(OwnCreator& creator, bool hasBias)
+{
+    AnyPlugin* const plugin = create(creator,
+        {{"pads", {1, 1, 1, 1}}, {"strides", {1, 2}}, {"has_bias", {hasBias}}, {"has_mask", {!hasBias}}, {"group", {2}}});
+    std::vector<float> features = numbers(4 * 5 * 7, 1), weight = numbers(6 * 2 * 9, 2), offsets = numbers(18 * 5 * 4, 3);
+    std::vector<float> extra = numbers(9 * 5 * 4, 4), output(6 * 5 * 4), expected(6 * 5 * 4);
+    LstfeDeformConvParams const params{samplingOf(5, 7), 4, 6, 2, 0, LSTFE_FLOAT32, LSTFE_NCHW, 0, 0};
+    CHECK(lstfe_deform_conv2d_host(&params, features.data(), offsets.data(), hasBias ? nullptr : extra.data(),
+              weight.data(), hasBias ? extra.data() : nullptr, expected.data())
+        == LSTFE_OK);
+    std::vector<PluginTensorDesc> tensors{tensor({1, 4, 5, 7}), tensor({6, 2, 3, 3}), tensor({1, 18, 5, 4}),
+        hasBias ? tensor({6}) : tensor({1, 9, 5, 4}), tensor({1, 6, 5, 4})};
+    std::vector<void*> memory{features.data(), weight.data(), offsets.data(), extra.data(), output.data()};
+    CHECK(workspaceOf(*plugin, tensors) == 0);
+    CHECK(run(*plugin, tensors, memory, nullptr) == 0);
+    CHECK(areClose(output, expected));
+    for (size_t i = 0; i < tensors.size(); ++i)
+    {
+        std::vector<PluginTensorDesc> wrong = tensors;
+        ++wrong[i].dims.d[hasBias && i == 3 ? 0 : 1];
+        CHECK(run(*plugin, wrong, memory, nullptr) != 0);
+    }
+    destroy(plugin);
+}
+
+void checkSum(OwnCreator& creator)
+{
+    AnyPlugin* const plugin
+        = create(creator, {{"pads", {1, 1, 1, 1}}, {"strides", {1, 2}}, {"has_bias", {1}}, {"has_mask", {1}}, {"relu", {1}}});
+    std::vector<float> maps = numbers(18 * 5 * 7, 1), offsets = numbers(18 * 5 * 4, 3), bias = numbers(2, 5);
+    std::vector<float> mask = numbers(9 * 5 * 4, 4), output(2 * 5 * 4), expected(2 * 5 * 4);
+    LstfeSampledSumParams const params{samplingOf(5, 7), 2, 1, LSTFE_FLOAT32, LSTFE_NCHW};
+    CHECK(lstfe_sampled_sum_host(&params, maps.data(), offsets.data(), mask.data(), bias.data(), expected.data())
+        == LSTFE_OK);
+    std::vector<PluginTensorDesc> const tensors{tensor({1, 18, 5, 7}), tensor({1, 18, 5, 4}), tensor({2}),
+        tensor({1, 9, 5, 4}), tensor({1, 2, 5, 4})};
+    CHECK(run(*plugin, tensors, {maps.data(), offsets.data(), bias.data(), mask.data(), output.data()}, nullptr) == 0);
+    CHECK(areClose(output, expected));
+    destroy(plugin);
+}
+
+//! Channels last in half precision with a split sum: all memory is what the plugin asked for.
+void checkTensorCores(OwnCreator& creator)
+{
+    AnyPlugin* const plugin = create(creator, {{"pads", {1, 1, 1, 1}}});
+    constexpr auto kHALF = DataType::kHALF;
+    constexpr auto kHWC8 = TensorFormat::kHWC8;
+    std::vector<PluginTensorDesc> const tensors{tensor({1, 64, 4, 4}, kHALF, kHWC8),
+        tensor({8, 64, 3, 3}, kHALF, kHWC8), tensor({1, 18, 4, 4}), tensor({1, 8, 4, 4}, kHALF, kHWC8)};
+    struct alignas(16) Vector
+    {
+        uint16_t halves[8];
+    };
+    constexpr uint16_t kONE = 0x3c00U;
+    Vector const ones{{kONE, kONE, kONE, kONE, kONE, kONE, kONE, kONE}};
+    std::vector<Vector> features(64 * 16 / 8, ones), weight(8 * 9 * 64 / 8, ones), output(16);
+    std::vector<float> offsets(18 * 16, 0.F);
+    std::vector<Vector> workspace(workspaceOf(*plugin, tensors) / sizeof(Vector));
+    CHECK(!workspace.empty());
+    CHECK(run(*plugin, tensors, {features.data(), weight.data(), offsets.data(), output.data()}, workspace.data()) == 0);
+    CHECK(output[5].halves[0] == 0x6080U);  // 9 * 64 inside
+    CHECK(output[0].halves[7] == 0x5c00U);  // 4 * 64 in a corner
+    destroy(plugin);
+}
+
+} // namespace
+
+int main()
+{
+#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR >= 6
+    setLoggerFinder(&gFinder);
+#endif
+    checkCreators();
+    checkRegistration();
+    OwnCreator& convolution = *allCreators()[0];
+    OwnCreator& sum = *allCreators()[1];
+    checkAttributes(convolution, sum);
+    checkShapes(convolution, sum);
+    checkFormats(convolution, sum);
+    checkState(convolution, sum);
+    checkConvolution(convolution, true);
+    checkConvolution(convolution, false);
+    checkSum(sum);
+    checkTensorCores(convolution);
+    std::printf("%d.%d %d checks\n", NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR, gChecks);
+    return 0;
+}
