@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.clips import describe_machine
-from lstfe.config import BackboneConfig, Config, ModelConfig, PrepareConfig, RelationConfig, TrainConfig
+from lstfe.config import BackboneConfig, Config, ModelConfig, PrepareConfig, TrainConfig
 from lstfe.data.prepare import prepare_data_set
 from lstfe.data.rendering.renderer import render_data_set
 from lstfe.data.sampling import clip_layout
@@ -44,7 +44,7 @@ WARMUP = 5
 def main() -> None:
     """Print the figures as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("whole", "gpu"), default="whole")
+    parser.add_argument("what", nargs="?", choices=("whole", "compile", "gpu"), default="whole")
     parser.add_argument("--updates", type=int, default=20, help="updates that one repeat times")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -57,6 +57,9 @@ def main() -> None:
     config = load_config("params.yaml")
     with tempfile.TemporaryDirectory() as folder:
         prepared = rendered(config, Path(folder))
+        if arguments.what == "compile":
+            print(eager_against_compiled(config, prepared, arguments.updates, arguments.repeats))
+            return
         for still in (False, True):
             print(against_bare_passes(config, prepared, arguments.updates, arguments.repeats, still=still))
 
@@ -201,6 +204,36 @@ def passes(
     return loss
 
 
+def eager_against_compiled(config: Config, prepared: Path, updates: int, repeats: int) -> str:
+    """Return images a second of whole clips with the backbone as it is and compiled, and what compiling takes."""
+    recipe = replace(config.train, iterations=updates, still_iterations=0, checkpoint_every=updates)
+    config = replace(config, train=replace(recipe, validation_frames=0))
+    batches = first_batches(config, prepared, updates)
+    rows = []
+    for is_compiled in (False, True):
+        chosen = replace(config, train=replace(config.train, compile=is_compiled))
+        torch.manual_seed(0)
+        model = LSTFENet(config.model, num_classes=2, pretrained=False).to(memory_format=torch.channels_last)
+        stepper = Stepper(model, chosen, World(), micro_batch=None)
+        started = time.perf_counter()
+        stepped(stepper, batches[:1])
+        first = time.perf_counter() - started
+        stepped(stepper, batches[:WARMUP])
+        speeds = [stepped(stepper, batches) for _ in range(repeats)]
+        name = "compiled" if is_compiled else "eager"
+        rows.append([name, f"{statistics.median(speeds):.1f}", f"{first:.1f}"])
+    return markdown_table(["backbone", "images/s", "first update, s"], rows)
+
+
+def stepped(stepper: Stepper, batches: Sequence[list[Clip]]) -> float:
+    """Do an update with each batch; return images a second."""
+    started = time.perf_counter()
+    for iteration, clips in enumerate(batches):
+        stepper.step(clips, range(len(clips)), iteration)
+    seconds = time.perf_counter() - started
+    return sum(len(clip.frames) for clips in batches for clip in clips) / seconds
+
+
 # ------------------------------------------------------------------------------------------------- GPU
 
 
@@ -244,10 +277,7 @@ def gpu_rows(updates: int, device: torch.device) -> Iterator[list[str]]:
 def path_config(backbone: str, batch_size: int, path: str) -> Config:
     """Return the configuration of one path."""
     is_tuned = path == "tuned"
-    model = ModelConfig(
-        backbone=BackboneConfig(name="resnet50" if backbone == "resnet50" else "resnet101"),
-        relation=RelationConfig(),
-    )
+    model = ModelConfig(backbone=BackboneConfig(name="resnet50" if backbone == "resnet50" else "resnet101"))
     recipe = TrainConfig(batch_size=batch_size, amp="auto" if is_tuned else "off", compile=is_tuned)
     return Config(model=model, train=recipe)
 

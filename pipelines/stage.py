@@ -20,7 +20,7 @@ from pipelines.environment import child_environment
 Report = Callable[[str], None]
 """Takes one line of output, without its end."""
 
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 25.0  # a training ends its update and saves; a Prefect worker kills us after 30
 _UP_TO_DATE = re.compile(r"^Stage '.*' didn't change, skipping")
 # What DVC says after each stage about git and remotes.
 _HINT = re.compile(

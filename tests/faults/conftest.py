@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -179,7 +180,8 @@ def kill(*pids: int) -> None:
 def assert_no_checkpoint_is_torn(folder: Path) -> None:
     """Read all checkpoints that bear a final name."""
     for path in sorted((folder / "checkpoints").glob("checkpoint_*.pt")):
-        load_checkpoint(path)
+        with suppress(FileNotFoundError):  # a surviving process may just have removed the oldest
+            load_checkpoint(path)
 
 
 def assert_little_was_repeated(folder: Path, *, faults: int) -> None:
