@@ -36,6 +36,7 @@ class Ceilings:
 
 def time_us(work: Work) -> float | None:
     """Return the median time of one call, replayed from a CUDA graph so that launching costs nothing."""
+    torch.cuda.synchronize()  # the work's tensors were made in another stream
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):  # what is set up once must not be captured
