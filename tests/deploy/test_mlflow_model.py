@@ -15,7 +15,7 @@ from lstfe.evaluation.records import load_detections
 
 
 def test_no_frames_give_an_empty_table(bundle_dir: Path) -> None:
-    table = _load_pyfunc(str(bundle_dir)).predict(np.zeros((0, 64, 96, 3), np.uint8))
+    table = _load_pyfunc(str(bundle_dir)).predict({"frames": np.zeros((0, 64, 96, 3), np.uint8)})
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 0
 
@@ -26,7 +26,7 @@ def test_the_model_finds_what_lstfe_detect_finds(
     video = make_video(6)
     detect_source(video, bundle_dir, output_dir=tmp_path, progress=False)
     records = load_detections(tmp_path / "detections.json")
-    table = _load_pyfunc(str(bundle_dir)).predict(np.stack(list(read_video(video))))
+    table = _load_pyfunc(str(bundle_dir)).predict({"frames": np.stack(list(read_video(video)))})
     assert table["frame_id"].tolist() == [record.frame_id for record in records]
     assert table["category"].tolist() == [record.category for record in records]
     np.testing.assert_allclose(
@@ -38,4 +38,4 @@ def test_the_model_finds_what_lstfe_detect_finds(
 @pytest.mark.parametrize("shape", [(4, 64, 96), (2, 3, 64, 96)])
 def test_frames_of_another_form_are_refused(bundle_dir: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"expected \(T, H, W, 3\) uint8 RGB"):
-        _load_pyfunc(str(bundle_dir)).predict(np.zeros(shape, np.uint8))
+        _load_pyfunc(str(bundle_dir)).predict({"frames": np.zeros(shape, np.uint8)})

@@ -31,6 +31,7 @@ WITHOUT_EFFECT = {
     "pipelines/launch.py": "how many processes, which is no part of an experiment",
     "pipelines/paths.py": "names of folders, which dvc.yaml repeats",
     "pipelines/tables.py": "output to the terminal",
+    "pipelines/tracked_model.py": "tracking",
     "pipelines/tracking.py": "tracking",
 }
 # What a preset leaves out, and how it is merged: of these DVC sees no value.

@@ -241,7 +241,7 @@ def test_the_runs_model_has_a_signature_and_detects(reproduced: Path, tmp_path: 
     model = pyfunc.load_model(client.download_artifacts(run.info.run_id, "model", str(tmp_path)))
     signature = model.metadata.signature
 
-    table = model.predict(np.zeros((3, 96, 128, 3), np.uint8))
+    table = model.predict({"frames": np.zeros((3, 96, 128, 3), np.uint8)})
 
     assert signature.inputs.input_names() == ["frames"]
     assert signature.outputs.input_names() == list(table.columns)
