@@ -39,7 +39,7 @@ def log_model(client: Any, run_id: str, model: ModelFiles) -> None:
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     frames = TensorSpec(model.input_type, model.input_shape, model.input_name)
-    columns = [ColSpec(kind, name) for name, kind in model.columns.items()]
+    columns: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in model.columns.items()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FOLDER
         pyfunc.save_model(

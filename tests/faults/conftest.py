@@ -32,7 +32,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Draw the moments: few in the normal suite, LSTFE_FAULTS of each kind where it is set (make faults)."""
     if "moment" in metafunc.fixturenames:
         number = int(os.environ.get("LSTFE_FAULTS", getattr(metafunc.function, "usual_moments", 1)))
-        draw = random.Random(os.environ.get("LSTFE_FAULTS_SEED", time.time_ns()))
+        # Processes that share a run of tests must draw the same moments.
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", time.time_ns())
+        draw = random.Random(os.environ.get("LSTFE_FAULTS_SEED", run))
         # In the name of the test, so that a failure says when it was.
         metafunc.parametrize("moment", [round(draw.random(), 4) for _ in range(number)])
 
