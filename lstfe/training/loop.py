@@ -145,6 +145,7 @@ class _Training:
     def start(self) -> None:
         """Go on from the newest checkpoint that rank 0 can read; without one, start at the first update."""
         if self.world.is_main:
+            self._require_validation()
             logger.info("%s", describe_learning_rate(self.config.train))
         checkpoint = load_newest_checkpoint(self.checkpoint_dir) if self.world.is_main else None
         iteration = broadcast_from_main(checkpoint.iteration if checkpoint else None)
@@ -153,6 +154,13 @@ class _Training:
             return
         path = checkpoint_path(self.checkpoint_dir, iteration)
         self._restore(checkpoint or load_checkpoint(path), path)
+
+    def _require_validation(self) -> None:
+        if self.config.train.release != "last" and self.validate is None:
+            raise TrainingError(
+                f"train.release {self.config.train.release}: nothing is validated, because the data set has no split "
+                "val. Prepare one that has, or set train.release: last."
+            )
 
     def _start_afresh(self) -> None:
         train = self.config.train

@@ -156,7 +156,8 @@ def wait_for(path: Path, seconds: float = 120) -> None:
 def wait_until(folder: Path, moment: float, duration: float) -> None:
     """Wait until that fraction of the training's updates is done, and for a while within an update."""
     update, part = divmod(moment * (ITERATIONS - 1), 1)
-    wait_for(folder / "pid.0")
+    for rank in range(2):
+        wait_for(folder / f"pid.{rank}")
     end = time.monotonic() + 120
     while len(trace(folder)) < update:
         assert time.monotonic() < end, "the training does not go on"

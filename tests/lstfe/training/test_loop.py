@@ -227,6 +227,14 @@ def test_the_weights_with_the_highest_validation_figure_can_be_released(
     assert trained.model.fc0.weight.double().sum().item() == sums[scores.index(max(scores))]
 
 
+def test_without_a_validation_there_is_no_best_to_release(
+    tiny_config: Config, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    config = with_train(tiny_config, validation_frames=4, release="val.coco.AP")
+    with pytest.raises(TrainingError, match="the data set has no split val"):
+        train_quietly(config, tiny_prepared, tmp_path)
+
+
 def test_a_figure_that_the_validation_does_not_give_is_refused_with_those_it_gives(
     tiny_config: Config, tiny_prepared: Path, tmp_path: Path
 ) -> None:
