@@ -12,7 +12,7 @@ from lstfe.config import EvaluateConfig
 from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.bootstrap import Difference, paired_differences
-from lstfe.evaluation.protocols import find_protocol
+from lstfe.evaluation.presets import find_protocol
 from lstfe.evaluation.records import ScoredFrames, load_detections, scored_frames
 from lstfe.params import load_config
 from pipelines.paths import EVALUATED, PARAMS, PREPARED

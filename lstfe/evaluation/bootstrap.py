@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from lstfe.errors import UserError
-from lstfe.evaluation.encounters import Encounters
-from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints
+from lstfe.evaluation.encounters import Encounters, Flags, Floats, Ints
+from lstfe.evaluation.matching import UNMATCHED
 from lstfe.evaluation.precision import LabelMatches
-from lstfe.evaluation.protocols import Figure, Protocol, find_protocol, label_matches
+from lstfe.evaluation.presets import Figure, Protocol, find_protocol
+from lstfe.evaluation.protocols import label_matches
 from lstfe.evaluation.records import ScoredFrames
 
 CONFIDENCE = 0.95

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lstfe.evaluation.matching import UNMATCHED, Ints, MatchRule, match
+from lstfe.evaluation.encounters import Ints
+from lstfe.evaluation.matching import UNMATCHED, MatchRule, match
 from lstfe.evaluation.records import ScoredFrames
 
 SURE_SCORE = 0.3

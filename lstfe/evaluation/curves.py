@@ -11,16 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
 from lstfe.data.coco_video import VideoAnnotations
-from lstfe.evaluation.matching import Floats
+from lstfe.evaluation.encounters import Floats
 from lstfe.evaluation.precision import PrecisionRecall
-from lstfe.evaluation.protocols import (
-    ALL,
-    Figure,
-    Protocol,
-    average_over_labels,
-    find_protocol,
-    precision_recall_by_label,
-)
+from lstfe.evaluation.presets import ALL, Figure, Protocol, find_protocol
+from lstfe.evaluation.protocols import average_over_labels, precision_recall_by_label
 from lstfe.evaluation.records import DetectionRecord, scored_frames
 
 CURVE_IOU = 0.5

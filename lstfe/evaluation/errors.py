@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from lstfe.evaluation.encounters import Encounters
-from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints, MatchRule, match
+from lstfe.evaluation.encounters import Encounters, Flags, Floats, Ints
+from lstfe.evaluation.matching import UNMATCHED, MatchRule, match
 from lstfe.evaluation.records import ScoredFrames
 
 FOUND_IOU = 0.5

@@ -27,19 +27,6 @@ from lstfe.evaluation.encounters import (
     stable_argsort,
 )
 
-__all__ = [
-    "UNMATCHED",
-    "Flags",
-    "Floats",
-    "GroundTruths",
-    "Ints",
-    "MatchRule",
-    "Matches",
-    "ScoredBoxes",
-    "match",
-    "match_encounters",
-]
-
 UNMATCHED = -1
 # pycocotools accepts 1 - 1e-10 where 1 is asked for, because a box's IoU with itself may round below 1.
 _STRICTEST = 1.0 - 1e-10

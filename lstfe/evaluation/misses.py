@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore
-from lstfe.evaluation.matching import UNMATCHED, Flags, Ints, match
-from lstfe.evaluation.protocols import VOC07
+from lstfe.evaluation.encounters import Flags, Ints
+from lstfe.evaluation.matching import UNMATCHED, match
+from lstfe.evaluation.presets import VOC07
 from lstfe.evaluation.records import DetectionRecord, ScoredFrames, scored_frames
 from lstfe.types import ByteArray, FloatArray
 from lstfe.visualize import DETECTION_COLORS, TARGET_COLOR, draw_boxes

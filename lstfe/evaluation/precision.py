@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lstfe.evaluation.matching import UNMATCHED, Flags, Floats, Ints, Matches
+from lstfe.evaluation.encounters import Flags, Floats, Ints
+from lstfe.evaluation.matching import UNMATCHED, Matches
 
 SPACING = float(np.spacing(1.0))
 """What pycocotools adds to the denominator of a precision."""

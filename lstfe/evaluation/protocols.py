@@ -16,34 +16,11 @@ from lstfe.evaluation.operating import JudgedDetections, operating_figures
 from lstfe.evaluation.precision import LabelMatches, PrecisionRecall, precision_and_recall
 from lstfe.evaluation.presets import (
     ALL,
-    COCO,
-    ILSVRC,
-    MEGA_VID,
-    PROTOCOLS,
-    VOC07,
     Figure,
     Protocol,
     find_protocol,
 )
 from lstfe.evaluation.records import DetectionRecord, ScoredFrames, scored_frames
-
-__all__ = [
-    "ALL",
-    "COCO",
-    "ILSVRC",
-    "MEGA_VID",
-    "PROTOCOLS",
-    "VOC07",
-    "Figure",
-    "Protocol",
-    "average_over_labels",
-    "find_protocol",
-    "flatten_scores",
-    "label_matches",
-    "precision_recall_by_label",
-    "score",
-    "score_frames",
-]
 
 
 def score(

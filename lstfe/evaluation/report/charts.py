@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lstfe.evaluation.matching import Floats
+from lstfe.evaluation.encounters import Floats
 
 WIDTH, HEIGHT = 420, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 40

@@ -13,7 +13,8 @@ from lstfe.evaluation.bootstrap import INTERVAL, video_names
 from lstfe.evaluation.confusion import NOTHING, SURE_SCORE, confusion_matrix
 from lstfe.evaluation.curves import Curves, bin_text, mean_curves
 from lstfe.evaluation.errors import KINDS, break_down, judge
-from lstfe.evaluation.protocols import ALL, Protocol, find_protocol, precision_recall_by_label
+from lstfe.evaluation.presets import ALL, Protocol, find_protocol
+from lstfe.evaluation.protocols import precision_recall_by_label
 from lstfe.evaluation.records import ScoredFrames
 from lstfe.evaluation.report import charts
 from lstfe.evaluation.report.charts import Series, histogram, line_chart

@@ -19,7 +19,8 @@ from lstfe.evaluation.bootstrap import (
     resample_figures,
     video_names,
 )
-from lstfe.evaluation.protocols import COCO, PROTOCOLS, VOC07, score
+from lstfe.evaluation.presets import COCO, PROTOCOLS, VOC07
+from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import DetectionRecord, scored_frames
 
 Scene = tuple[VideoAnnotations, list[DetectionRecord]]

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lstfe.evaluation.matching import UNMATCHED, Flags, GroundTruths, Matches, MatchRule, ScoredBoxes, match
+from lstfe.evaluation.encounters import Flags, GroundTruths, ScoredBoxes
+from lstfe.evaluation.matching import UNMATCHED, Matches, MatchRule, match
 
 COCO_RULE = MatchRule(thresholds=(0.5, 0.75), best_only=False, crowd_by_detection=True, max_detections=100)
 OVERLAP_RULE = MatchRule(

@@ -18,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 
 from lstfe.data.coco_video import AnnotationEntry, CategoryEntry, ImageEntry, VideoAnnotations, VideoEntry
 from lstfe.errors import UserError
-from lstfe.evaluation.protocols import PROTOCOLS, flatten_scores, score
+from lstfe.evaluation.presets import PROTOCOLS
+from lstfe.evaluation.protocols import flatten_scores, score
 from lstfe.evaluation.records import DetectionRecord
 
 Box = tuple[float, float, float, float]

@@ -14,7 +14,8 @@ import pytest
 from lstfe.data.coco_video import CategoryEntry, VideoAnnotations
 from lstfe.data.frames import FrameStore
 from lstfe.evaluation.bootstrap import add_intervals
-from lstfe.evaluation.protocols import PROTOCOLS, score, score_frames
+from lstfe.evaluation.presets import PROTOCOLS
+from lstfe.evaluation.protocols import score, score_frames
 from lstfe.evaluation.records import DetectionRecord, scored_frames
 from lstfe.evaluation.report.page import write_report
 from lstfe.evaluation.report.pictures import Footage
