@@ -19,6 +19,7 @@ constexpr int32_t kMAX_CANDIDATES = 1 << 14; //!< Of suppression, whose table of
 constexpr int32_t kMAX_ANCHORS = 1 << 28;    //!< Of a map; four times as many are still an int32_t.
 constexpr float kMAX_LOG_SCALE = 4.135166556742356F; //!< log(1000 / 16), as lstfe.boxes.MAX_LOG_SCALE.
 constexpr float kLEAST_SIDE_PX = 1e-3F;              //!< What an anchor clipped to nothing has left, as in PyTorch.
+constexpr float kMAX_PX = 1e6F;                      //!< Of a stride and a side.
 
 struct Box
 {

@@ -61,7 +61,6 @@ int32_t check(LstfeProposalParams const& p)
     bool const positive = p.anchors > 0 && p.height > 0 && p.width > 0 && p.preNmsTopK > 0 && p.postNmsTopK > 0;
     bool const small = positive && p.preNmsTopK <= kMAX_CANDIDATES && p.postNmsTopK <= kMAX_CANDIDATES
         && int64_t{p.height} * p.width <= kMAX_ANCHORS && int64_t{p.height} * p.width * p.anchors <= kMAX_ANCHORS;
-    constexpr float kMAX_PX = 1e6F;
     bool const sound = isWithin(p.nmsIou, 0.F, 1.F) && isWithin(p.minSizePx, 0.F, kMAX_PX)
         && isWithin(p.stride, kLEAST_SIDE_PX, kMAX_PX);
     return small && sound ? LSTFE_OK : LSTFE_BAD_PARAMETERS;

@@ -145,7 +145,7 @@ __device__ __forceinline__ void dropOverlapped(ProposalMemory const& m, KeepShar
 }
 
 //! One block: keeps the best boxes and writes them; zeros where there are no more.
-__global__ void __launch_bounds__(kKEEP_THREADS)
+__global__ void __launch_bounds__(kKEEP_THREADS, 1)
     keepBest(LstfeProposalParams p, ProposalMemory m, ProposalOutputs out)
 {
     KeepShared& shared = *reinterpret_cast<KeepShared*>(dynamicSharedMemory());
