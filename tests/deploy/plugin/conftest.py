@@ -33,8 +33,8 @@ def build(request: pytest.FixtureRequest, gxx: str) -> Build:
     cache = request.config.cache
     assert cache is not None
     folder = cache.mkdir("lstfe_plugin")
-    sources = sorted(file for place in (SOURCE_DIR, HERE) for file in place.iterdir() if file.is_file())
-    state = hashlib.sha256(b"".join(file.read_bytes() for file in sources if file.suffix != ".py"))
+    sources = [file for file in sorted(SOURCE_DIR.iterdir()) if file.suffix in (".h", ".cuh", ".cu", ".cpp")]
+    state = hashlib.sha256(b"".join(file.read_bytes() for file in (*sources, HERE / "cuda_on_host.h")))
 
     def build_once(arguments: Sequence[str], name: str) -> Path:
         command = [gxx, "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", *WARNINGS, *arguments]

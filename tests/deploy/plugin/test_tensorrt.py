@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,30 +39,33 @@ def headers_of(version: str) -> Path:
     return folder
 
 
-def compile_with(headers: Path, gxx: str, *arguments: str) -> None:
+def include_folders(version: str) -> list[str]:
     cuda = find_cuda_include()
     if cuda is None:
         pytest.skip("no CUDA headers; TensorRT's need cuda_runtime_api.h")
+    return ["-isystem", str(headers_of(version)), "-isystem", str(cuda), f"-I{SOURCE_DIR}"]
+
+
+@pytest.fixture
+def plugin(version: str, build: Callable[[Sequence[str], str], Path]) -> Path:
+    """The plugin for a version, without kernels."""
     # IPluginV2 is deprecated in the versions that have no other.
-    command = [gxx, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations"]
-    command += ["-isystem", str(headers), "-isystem", str(cuda), f"-I{SOURCE_DIR}"]
-    compile_sources([*command, *arguments])
+    arguments = ["-O1", "-Wno-deprecated-declarations", "-Wno-shadow", "-fvisibility=hidden"]
+    return build([*arguments, *include_folders(version), *PLUGIN_SOURCES], f"plugin-{version}")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_plugin_passes_the_harness(
-    version: str, gxx: str, emulated_library: ctypes.CDLL, tmp_path: Path
+    version: str, plugin: Path, gxx: str, emulated_library: ctypes.CDLL, tmp_path: Path
 ) -> None:
     program = tmp_path / "harness"
-    sources = [
-        str(HERE / "harness.cpp"),
-        *PLUGIN_SOURCES,
-    ]
-    library = Path(emulated_library._name)
-    compile_with(
-        headers_of(version), gxx, *sources, str(library), f"-Wl,-rpath,{library.parent}", "-o", str(program)
-    )
+    command = [gxx, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations"]
+    command += [*include_folders(version), str(HERE / "harness.cpp"), "-o", str(program)]
+    libraries = [plugin, Path(emulated_library._name)]
+    linked = [part for path in libraries for part in (str(path), f"-Wl,-rpath,{path.parent}")]
+    compile_sources([*command, *linked])
     result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     major, minor, *_ = version.split(".")
@@ -70,19 +74,9 @@ def test_the_plugin_passes_the_harness(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_plugin_leaves_nothing_for_libnvinfer_to_bring(version: str, gxx: str, tmp_path: Path) -> None:
-    plugin = tmp_path / "plugin.so"
-    compile_with(
-        headers_of(version),
-        gxx,
-        *PLUGIN_SOURCES,
-        "-shared",
-        "-fPIC",
-        "-fvisibility=hidden",
-        "-o",
-        str(plugin),
-    )
+def test_the_plugin_leaves_nothing_for_libnvinfer_to_bring(version: str, plugin: Path) -> None:
     symbols = subprocess.run(["nm", "-DC", str(plugin)], capture_output=True, text=True, check=True).stdout
     # Versioned ones are of the C and C++ libraries.
     missing = {line.split()[-1] for line in symbols.splitlines() if " U " in line and "@" not in line}
