@@ -53,7 +53,7 @@ cudaError_t select(LstfeProposalParams const& p, ProposalInputs const& t, Propos
 {
     cudaError_t error = launch(
         clearCounters, dim3(blocksFor(kNUM_COUNTERS, kSELECT_THREADS)), kSELECT_THREADS, 0, stream, m.counts);
-    uint32_t const needed = blocksFor(numAnchors(p), kSELECT_THREADS * kKEYS_PER_THREAD);
+    uint32_t const needed = blocksFor(numAnchors(p), kTILE_KEYS);
     dim3 const grid(needed < kMAX_SELECT_BLOCKS ? needed : kMAX_SELECT_BLOCKS);
     for (int32_t pass = 0; pass < numPasses(p) && error == cudaSuccess; ++pass)
     {

@@ -21,7 +21,7 @@ constexpr int32_t kDIGITS_PER_THREAD = kNUM_DIGITS / kSELECT_THREADS;
 constexpr int32_t kGROUP = 16; //!< Threads whose sums are added up together.
 constexpr int32_t kNUM_GROUPS = kSELECT_THREADS / kGROUP;
 constexpr int32_t kKEYS_PER_THREAD = 4;
-constexpr int32_t kMAX_SELECT_BLOCKS = 1 << 10; //!< Beyond, a thread does more keys.
+constexpr uint32_t kMAX_SELECT_BLOCKS = 128; //!< Each has to find the digit anew: beyond, a thread does more keys.
 
 constexpr int32_t kORDER_THREADS = 256;
 constexpr int32_t kORDER_CANDIDATES = 32; //!< Of a block, one for each lane; its warps share the comparisons.
@@ -141,6 +141,36 @@ __device__ __forceinline__ Selected selectedBefore(LstfeProposalParams const& p,
     return shared.selected;
 }
 
+//! Blocks go through the objectness in tiles, a thread looks at every 256th logit of one.
+constexpr int32_t kTILE_KEYS = kSELECT_THREADS * kKEYS_PER_THREAD;
+
+__device__ __forceinline__ int32_t firstOfTile()
+{
+    return static_cast<int32_t>(blockIdx.x) * kTILE_KEYS;
+}
+
+__device__ __forceinline__ int32_t tilesStep()
+{
+    return static_cast<int32_t>(gridDim.x) * kTILE_KEYS;
+}
+
+__device__ __forceinline__ int32_t placeOf(int32_t begin, int32_t k)
+{
+    return begin + k * kSELECT_THREADS + static_cast<int32_t>(threadIdx.x);
+}
+
+//! This thread's logits of a tile, 0 past the last: all loads before the first use.
+__device__ __forceinline__ void loadLogits(
+    float (&logits)[kKEYS_PER_THREAD], LstfeProposalParams const& p, ProposalInputs const& t, int32_t begin)
+{
+#pragma unroll
+    for (int32_t k = 0; k < kKEYS_PER_THREAD; ++k)
+    {
+        int32_t const place = placeOf(begin, k);
+        logits[k] = place < numAnchors(p) ? __ldg(t.objectness + place) : 0.F;
+    }
+}
+
 //! Sets the counters to zero.
 __global__ void clearCounters(uint32_t* counters)
 {
@@ -169,13 +199,19 @@ __global__ void __launch_bounds__(kSELECT_THREADS)
     __syncthreads();
     int32_t const upper = bitsBelow(p, pass);
     int32_t const lower = bitsBelow(p, pass + 1);
-    int32_t const step = static_cast<int32_t>(gridDim.x) * kSELECT_THREADS;
-    for (int32_t i = static_cast<int32_t>(blockIdx.x) * kSELECT_THREADS + thread; i < numAnchors(p); i += step)
+    for (int32_t begin = firstOfTile(); begin < numAnchors(p); begin += tilesStep())
     {
-        Key const key = keyAt(p, __ldg(t.objectness + i), i);
-        if (key >> upper == selected.key >> upper)
+        float logits[kKEYS_PER_THREAD];
+        loadLogits(logits, p, t, begin);
+#pragma unroll
+        for (int32_t k = 0; k < kKEYS_PER_THREAD; ++k)
         {
-            atomicAdd(&shared.counts[(key >> lower) & ((Key{1} << (upper - lower)) - 1U)], 1U);
+            int32_t const place = placeOf(begin, k);
+            Key const key = keyAt(p, logits[k], place);
+            if (place < numAnchors(p) && key >> upper == selected.key >> upper)
+            {
+                atomicAdd(&shared.counts[(key >> lower) & ((Key{1} << (upper - lower)) - 1U)], 1U);
+            }
         }
     }
     __syncthreads();
@@ -194,24 +230,23 @@ __global__ void __launch_bounds__(kSELECT_THREADS)
 {
     SelectShared& shared = selectShared();
     Key const last = selectedBefore(p, m, numPasses(p)).key;
-    int32_t const tile = kSELECT_THREADS * kKEYS_PER_THREAD;
-    for (int32_t begin = static_cast<int32_t>(blockIdx.x) * tile; begin < numAnchors(p);
-        begin += static_cast<int32_t>(gridDim.x) * tile)
+    for (int32_t begin = firstOfTile(); begin < numAnchors(p); begin += tilesStep())
     {
         if (threadIdx.x == 0)
         {
             shared.found = 0U;
         }
         __syncthreads();
+        float logits[kKEYS_PER_THREAD];
         Key keys[kKEYS_PER_THREAD];
         uint32_t places[kKEYS_PER_THREAD];
+        loadLogits(logits, p, t, begin);
 #pragma unroll
         for (int32_t k = 0; k < kKEYS_PER_THREAD; ++k)
         {
-            int32_t const i = begin + k * kSELECT_THREADS + static_cast<int32_t>(threadIdx.x);
-            bool const isIn = i < numAnchors(p);
-            keys[k] = isIn ? keyAt(p, __ldg(t.objectness + i), i) : 0U;
-            bool const isWanted = isIn && keys[k] >= last;
+            int32_t const place = placeOf(begin, k);
+            keys[k] = keyAt(p, logits[k], place);
+            bool const isWanted = place < numAnchors(p) && keys[k] >= last;
             places[k] = isWanted ? atomicAdd(&shared.found, 1U) : ~0U;
         }
         __syncthreads();

@@ -18,6 +18,7 @@ from torch import Tensor
 from deploy.export_onnx import ProposalsGraph
 from deploy.plugin import library as kernels
 from deploy.plugin.library import PluginError
+from deploy.plugin.operators import Pair
 from deploy.plugin.proposal_cases import Maps, ProposalCase, frame_case, make, models_answer, random_case
 from deploy.plugin.proposals import ProposalCall
 from lstfe import boxes as box_geometry
@@ -96,9 +97,13 @@ def test_the_kernels_propose_what_the_model_does(emulated_library: ctypes.CDLL, 
     assert_models(call, case, maps)
 
 
+# The second has more anchors than all blocks look at in one go.
 @pytest.mark.slow
-def test_a_whole_frame_of_the_detector_is_the_models(emulated_library: ctypes.CDLL) -> None:
-    case = frame_case((38, 63), pre_nms_top_k=6000, top_k=300)
+@pytest.mark.parametrize(("size", "pre_nms_top_k"), [((38, 63), 6000), ((90, 101), 500)])
+def test_a_whole_frame_of_the_detector_is_the_models(
+    emulated_library: ctypes.CDLL, size: Pair, pre_nms_top_k: int
+) -> None:
+    case = frame_case(size, pre_nms_top_k=pre_nms_top_k, top_k=300)
     maps = make(case)
     for run in (ProposalCall.run_on_host, run_watched):
         call = prepare(emulated_library, case, maps)
