@@ -128,7 +128,7 @@ char const* lstfe_status_text(int32_t status)
     switch (status)
     {
     case LSTFE_OK: return "done";
-    case LSTFE_BAD_PARAMETERS: return "a number is not positive or too large, or channels do not divide into the groups";
+    case LSTFE_BAD_PARAMETERS: return "a number is out of its range, or channels do not divide into the groups";
     case LSTFE_NOT_SUPPORTED: return "this algorithm cannot do this type, layout, shape or device";
     case LSTFE_NULL_POINTER: return "a tensor that is not optional is null";
     case LSTFE_SMALL_WORKSPACE: return "the workspace is null or smaller than what was asked for";

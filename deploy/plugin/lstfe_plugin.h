@@ -42,7 +42,7 @@ extern "C"
     enum LstfeStatus
     {
         LSTFE_OK = 0,
-        LSTFE_BAD_PARAMETERS = 1, //!< A size is not positive, or channels do not divide into groups.
+        LSTFE_BAD_PARAMETERS = 1, //!< A number is out of its range, or channels do not divide into groups.
         LSTFE_NOT_SUPPORTED = 2,  //!< The asked algorithm cannot do this type, layout, shape or device.
         LSTFE_NULL_POINTER = 3,
         LSTFE_SMALL_WORKSPACE = 4, //!< Less memory than asked for by the function that says how much.

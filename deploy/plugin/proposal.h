@@ -26,8 +26,8 @@ struct Box
     float x1, y1, x2, y2;
 };
 
-// A compiler that makes one rounding of a product and a sum would decide otherwise than PyTorch: on the device these are
-// instructions that cannot be merged, the host's part is compiled with -ffp-contract=off.
+// A compiler that makes one rounding of a product and a sum would decide otherwise than PyTorch: on the device these
+// are instructions that cannot be merged, the host's part is compiled with -ffp-contract=off.
 #ifdef __CUDA_ARCH__
 #define LSTFE_ROUNDED(intrinsic, plain) intrinsic
 #else

@@ -521,8 +521,8 @@ void checkProposalAttributes(OwnCreator& creator)
         checkRefused(creator, fewer, good[i].name);
     }
     std::vector<Attribute> const wrong{real("stride", 0.F), {"stride", {8}}, {"pre_nms_top_k", {0}},
-        {"pre_nms_top_k", {16385}}, real("post_nms_top_k", 300.F), real("nms_iou", 1.5F), real("nms_iou", std::nanf("")),
-        real("min_size_px", -1.F)};
+        {"pre_nms_top_k", {16385}}, real("post_nms_top_k", 300.F), real("nms_iou", 1.5F),
+        real("nms_iou", std::nanf("")), real("min_size_px", -1.F)};
     for (Attribute const& attribute : wrong)
     {
         std::vector<Attribute> given = good;

@@ -214,7 +214,7 @@ def test_parameters_without_sense_are_refused(emulated_library: ctypes.CDLL, nam
     setattr(call.params, name, value)
     assert call.status() == kernels.BAD_PARAMETERS
     assert emulated_library.lstfe_proposals_workspace(ctypes.byref(call.params)) == 0
-    with pytest.raises(PluginError, match=r"^proposals: status 1: a number is not positive or too large"):
+    with pytest.raises(PluginError, match=r"^proposals: status 1: a number is out of its range"):
         call.run_on_host()
 
 
