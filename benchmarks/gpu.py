@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ Clock = Callable[[Work], float | None]
 
 CALLS_PER_REPLAY = 10
 REPLAYS = 15
+LAUNCHES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,20 @@ def time_us(work: Work) -> float | None:
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end) * 1e3 / CALLS_PER_REPLAY)
+    return statistics.median(times)
+
+
+def time_launched_us(work: Work) -> float | None:
+    """Return the median time of one call from Python until the device is done, what the host waits for included."""
+    for _ in range(3):
+        work()
+    torch.cuda.synchronize()
+    times: list[float] = []
+    for _ in range(LAUNCHES):
+        begin = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - begin) * 1e6)
     return statistics.median(times)
 
 

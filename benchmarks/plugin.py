@@ -1,9 +1,9 @@
 """The plugin's kernels on this machine's GPU: right, and how fast: `python -m benchmarks.plugin docs/benchmarks`.
 
-Builds the kernels for the GPU at hand, holds them to torchvision in float64, times them beside torchvision and the
-ceilings measured in the same run, and writes gpu-plugin.json into the folder given. Without a GPU it says so and
-measures nothing; `--rehearse LIBRARY` goes through all of it on the CPU, at tiny sizes, with kernels built for the
-host, and writes a file in which every time is null.
+Builds the kernels for the GPU at hand, holds them to torchvision in float64 and to the model, times them beside
+torchvision and the ceilings measured in the same run, and writes gpu-plugin.json into the folder given. Without a GPU
+it says so and measures nothing; `--rehearse LIBRARY` goes through all of it on the CPU, at tiny sizes, with kernels
+built for the host, and writes a file in which every time is null.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from benchmarks.gpu import (
     describe_gpu,
     measure_ceilings,
     no_time,
+    time_launched_us,
     time_us,
 )
+from benchmarks.proposals import ProposalBench, check_proposals, proposal_goal, time_proposals
 from deploy.plugin import library as kernels
 from deploy.plugin.cases import Case, Tensors, make, random_case, torchvision_answer
 from deploy.plugin.library import PluginError, build_library, open_library
@@ -63,10 +65,12 @@ class Sizes:
     splits: tuple[int, ...]
     """Parts of the sum that run side by side: timed one by one, to see whether the kernels' own choice is right."""
     random_cases: int
+    proposals: Pair
+    """Anchors of a frame before suppression, boxes after it."""
 
 
-FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), (1, 2, 3, 4, 6), 200)
-REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), (1, 2), 2)
+FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), (1, 2, 3, 4, 6), 200, (6000, 300))
+REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), (1, 2), 2, (200, 30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,12 @@ class Bench:
     clock: Clock
     ceilings: Ceilings
     sizes: Sizes
+    launched: Clock = no_time
+    """Times a call from Python, all it waits for included."""
+
+    def proposals(self) -> ProposalBench:
+        """Return where proposals run."""
+        return ProposalBench(self.library, self.device, self.clock, self.launched)
 
 
 def main() -> None:
@@ -108,7 +118,8 @@ def measure(out: Path) -> Path:
         path = Path(folder) / "kernels.so"
         build_library(path, [10 * major + minor])
         device = torch.device("cuda")
-        bench = Bench(open_library(path), device, time_us, measure_ceilings(time_us, device), FULL)
+        ceilings = measure_ceilings(time_us, device)
+        bench = Bench(open_library(path), device, time_us, ceilings, FULL, time_launched_us)
         return write(out / "gpu-plugin.json", {"machine": describe_gpu(), **results(bench)})
 
 
@@ -123,14 +134,19 @@ def results(bench: Bench) -> Row:
     """Return all of the report but the machine."""
     random_errors = check_random_cases(bench)
     errors = error_table(bench)
-    times = [row for case in timed_cases(bench.sizes) for row in time_case(bench, case)]
+    sizes = bench.sizes
+    proposals = check_proposals(bench.proposals(), sizes.maps, sizes.proposals, sizes.random_cases)
+    times = [row for case in timed_cases(sizes) for row in time_case(bench, case)]
+    proposal_times = list(time_proposals(bench.proposals(), sizes.maps, sizes.proposals))
     return {
         "method": MEASURED,
         "ceilings": ceilings_as_dict(bench.ceilings),
         "random_cases": random_errors,
         "errors": errors,
+        "proposals": proposals,
         "times": times,
-        "goals": goals(errors, times),
+        "proposal_times": proposal_times,
+        "goals": goals(errors, times, proposal_times),
     }
 
 
@@ -138,7 +154,7 @@ def write(path: Path, report: Row) -> Path:
     """Write the report as JSON and print its tables."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for name in ("random_cases", "errors", "times", "goals"):
+    for name in ("random_cases", "errors", "proposals", "times", "proposal_times", "goals"):
         rows: list[Row] = report[name]
         cells = [[_cell(value) for value in row.values()] for row in rows]
         print(f"\n{name}\n{text_table(tuple(rows[0]), cells)}")
@@ -355,7 +371,7 @@ def sum_floor(ceilings: Ceilings, case: Case) -> float | None:
 # ------------------------------------------------------------------------------------------------------- goals
 
 
-def goals(errors: list[Row], times: list[Row]) -> list[Row]:
+def goals(errors: list[Row], times: list[Row], proposal_times: list[Row]) -> list[Row]:
     """Compare what was measured with what was aimed at; a goal without a measurement has no answer."""
     by_what = {row["what"]: row["relative error"] for row in errors}
     half_error = by_what.get("torchvision half")
@@ -369,6 +385,8 @@ def goals(errors: list[Row], times: list[Row]) -> list[Row]:
             found.append(_goal(f"time of {other} / ours half", where, _ratio(us, other), aim))
         if head[1] == 1024:
             found.append(_goal("share of the floor", where, _ratio(us, "floor, whole"), 0.5))
+    for where, ratio in proposal_goal(proposal_times):
+        found.append(_goal("time of PyTorch's operators / our proposals", where, ratio, 2.0))
     return found
 
 

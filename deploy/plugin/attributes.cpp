@@ -1,8 +1,12 @@
 #include "attributes.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <limits>
+#include <sstream>
 
+using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 
 namespace lstfe
@@ -10,42 +14,49 @@ namespace lstfe
 namespace
 {
 
-struct Field
+bool isFloat(Attribute const& attribute)
 {
-    char const* name;
-    int32_t* values;
-    int32_t length;
-    int32_t least;
-};
-
-constexpr int32_t kNUM_FIELDS = 9;
-
-//! The one list of attributes: names as in ONNX, and the least sound value.
-std::array<Field, kNUM_FIELDS> fieldsOf(Attributes& a)
-{
-    return {{{"kernel_shape", a.kernelShape.data(), 2, 1}, {"strides", a.strides.data(), 2, 1},
-        {"pads", a.pads.data(), 4, 0}, {"dilations", a.dilations.data(), 2, 1}, {"group", &a.group, 1, 1},
-        {"offset_group", &a.offsetGroup, 1, 1}, {"has_bias", &a.hasBias, 1, 0}, {"has_mask", &a.hasMask, 1, 0},
-        {"relu", &a.relu, 1, 0}}};
+    return std::holds_alternative<float*>(attribute.numbers);
 }
 
-bool copyNumbers(nvinfer1::PluginField const& given, Field const& field)
+//! The numbers as they lie in memory: all are 32 bits.
+void* addressOf(Attribute const& attribute)
 {
-    if (given.length != field.length || given.data == nullptr)
+    return isFloat(attribute) ? static_cast<void*>(std::get<float*>(attribute.numbers))
+                              : static_cast<void*>(std::get<int32_t*>(attribute.numbers));
+}
+
+double valueAt(Attribute const& attribute, int32_t index)
+{
+    return isFloat(attribute) ? std::get<float*>(attribute.numbers)[index]
+                              : std::get<int32_t*>(attribute.numbers)[index];
+}
+
+PluginFieldType typeOf(Attribute const& attribute)
+{
+    return isFloat(attribute) ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32;
+}
+
+bool copyNumbers(PluginField const& given, Attribute const& attribute)
+{
+    if (given.length != attribute.length || given.data == nullptr)
     {
         return false;
     }
-    if (given.type == PluginFieldType::kINT32)
+    if (given.type == typeOf(attribute))
     {
-        std::memcpy(field.values, given.data, sizeof(int32_t) * static_cast<size_t>(field.length));
+        std::memcpy(addressOf(attribute), given.data, sizeof(int32_t) * static_cast<size_t>(attribute.length));
         return true;
     }
 #if NV_TENSORRT_MAJOR >= 10
-    if (given.type == PluginFieldType::kINT64)
+    if (given.type == PluginFieldType::kINT64 && !isFloat(attribute))
     {
-        for (int32_t i = 0; i < field.length; ++i)
+        constexpr int64_t kLEAST = std::numeric_limits<int32_t>::min();
+        constexpr int64_t kMOST = std::numeric_limits<int32_t>::max();
+        for (int32_t i = 0; i < attribute.length; ++i)
         {
-            field.values[i] = static_cast<int32_t>(static_cast<int64_t const*>(given.data)[i]);
+            int64_t const value = static_cast<int64_t const*>(given.data)[i];
+            std::get<int32_t*>(attribute.numbers)[i] = static_cast<int32_t>(std::clamp(value, kLEAST, kMOST));
         }
         return true;
     }
@@ -53,17 +64,18 @@ bool copyNumbers(nvinfer1::PluginField const& given, Field const& field)
     return false;
 }
 
-bool readField(nvinfer1::PluginField const& given, Attributes& attributes, char const* op)
+bool readField(PluginField const& given, Attributes const& attributes, char const* op)
 {
-    for (Field const& field : fieldsOf(attributes))
+    for (Attribute const& attribute : attributes)
     {
-        if (std::strcmp(given.name, field.name) == 0)
+        if (std::strcmp(given.name, attribute.name) == 0)
         {
-            bool const isRead = copyNumbers(given, field);
+            bool const isRead = copyNumbers(given, attribute);
             if (!isRead)
             {
-                report(std::string(op) + ": attribute " + field.name + " has " + std::to_string(given.length)
-                    + " values or no integers, expected " + std::to_string(field.length) + " integers");
+                std::string const kind(isFloat(attribute) ? "float32 numbers" : "integers");
+                report(std::string(op) + ": attribute " + attribute.name + " has " + std::to_string(given.length)
+                    + " values or no " + kind + ", expected " + std::to_string(attribute.length) + " " + kind);
             }
             return isRead;
         }
@@ -77,25 +89,23 @@ bool readField(nvinfer1::PluginField const& given, Attributes& attributes, char 
     return isOnnxs;
 }
 
-bool areSound(Kind kind, Attributes attributes)
+bool areSound(Attributes const& attributes, char const* op)
 {
     bool sound = true;
-    for (Field const& field : fieldsOf(attributes))
+    for (Attribute const& attribute : attributes)
     {
-        for (int32_t i = 0; i < field.length; ++i)
+        for (int32_t i = 0; i < attribute.length; ++i)
         {
-            if (field.values[i] < field.least)
+            double const value = valueAt(attribute, i);
+            if (!(value >= attribute.least && value <= attribute.most)) // so that NaN is none
             {
-                report(std::string(nameOf(kind)) + ": attribute " + field.name + " is "
-                    + std::to_string(field.values[i]) + ", expected " + std::to_string(field.least) + " or more");
+                std::ostringstream line;
+                line << op << ": attribute " << attribute.name << " is " << value << ", expected " << attribute.least
+                     << " to " << attribute.most;
+                report(line.str());
                 sound = false;
             }
         }
-    }
-    if (kind == Kind::kSAMPLED_SUM && (attributes.group != 1 || attributes.offsetGroup != 1))
-    {
-        report(std::string(nameOf(kind)) + ": group and offset_group must be 1");
-        sound = false;
     }
     return sound;
 }
@@ -120,7 +130,13 @@ nvinfer1::ILogger* (*gFindLogger)() = nullptr;
 
 char const* nameOf(Kind kind)
 {
-    return kind == Kind::kDEFORM_CONV ? "LstfeDeformConv2d" : "LstfeSampledSum";
+    switch (kind)
+    {
+    case Kind::kDEFORM_CONV: return "LstfeDeformConv2d";
+    case Kind::kSAMPLED_SUM: return "LstfeSampledSum";
+    case Kind::kPROPOSALS: return "LstfeProposals";
+    }
+    return "";
 }
 
 void setLogger(nvinfer1::ILogger* (*find)())
@@ -139,45 +155,36 @@ void report(std::string const& message)
     std::fprintf(stderr, "%s\n", message.c_str());
 }
 
-nvinfer1::PluginFieldCollection const& attributeFields()
+std::vector<PluginField> fieldsOf(Attributes const& attributes)
 {
-    static std::vector<nvinfer1::PluginField> const fields = []
+    std::vector<PluginField> fields;
+    for (Attribute const& attribute : attributes)
     {
-        Attributes attributes;
-        std::vector<nvinfer1::PluginField> all;
-        for (Field const& field : fieldsOf(attributes))
-        {
-            all.emplace_back(field.name, nullptr, PluginFieldType::kINT32, field.length);
-        }
-        return all;
-    }();
-    static nvinfer1::PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
-    return collection;
+        fields.emplace_back(attribute.name, nullptr, typeOf(attribute), attribute.length);
+    }
+    return fields;
 }
 
-std::optional<Attributes> readAttributes(Kind kind, nvinfer1::PluginFieldCollection const& fields)
+bool readFields(Kind kind, Attributes const& attributes, nvinfer1::PluginFieldCollection const& fields)
 {
-    Attributes attributes;
     for (int32_t i = 0; i < fields.nbFields; ++i)
     {
         if (!readField(fields.fields[i], attributes, nameOf(kind)))
         {
-            return std::nullopt;
+            return false;
         }
     }
-    return areSound(kind, attributes) ? std::optional<Attributes>(attributes) : std::nullopt;
+    return areSound(attributes, nameOf(kind));
 }
 
 std::vector<uint8_t> writeState(Kind kind, Attributes const& attributes)
 {
-    Attributes copy = attributes;
     std::vector<uint32_t> words{kMAGIC, kSTATE_VERSION, 0, static_cast<uint32_t>(kind)};
-    for (Field const& field : fieldsOf(copy))
+    for (Attribute const& attribute : attributes)
     {
-        for (int32_t i = 0; i < field.length; ++i)
-        {
-            words.push_back(static_cast<uint32_t>(field.values[i]));
-        }
+        size_t const length = static_cast<size_t>(attribute.length);
+        words.resize(words.size() + length);
+        std::memcpy(&words[words.size() - length], addressOf(attribute), sizeof(uint32_t) * length);
     }
     words[2] = static_cast<uint32_t>(sizeof(uint32_t) * (words.size() + 1));
     words.push_back(checksum(words, words.size()));
@@ -186,45 +193,42 @@ std::vector<uint8_t> writeState(Kind kind, Attributes const& attributes)
     return bytes;
 }
 
-std::optional<Attributes> readState(Kind kind, void const* data, size_t length)
+bool readState(Kind kind, Attributes const& attributes, void const* data, size_t length)
 {
-    size_t const expected = writeState(kind, Attributes{}).size();
+    size_t const expected = writeState(kind, attributes).size();
     std::vector<uint32_t> words(expected / sizeof(uint32_t));
     std::string const op(nameOf(kind));
     if (data == nullptr || length < sizeof(uint32_t) * kHEADER_WORDS)
     {
         report(op + ": saved state of " + std::to_string(length) + " bytes is cut short; build the engine again");
-        return std::nullopt;
+        return false;
     }
     std::memcpy(words.data(), data, sizeof(uint32_t) * kHEADER_WORDS);
     if (words[0] != kMAGIC || words[1] != kSTATE_VERSION)
     {
         report(op + ": saved state is of another version of the plugin, expected format "
             + std::to_string(kSTATE_VERSION) + "; build the engine again");
-        return std::nullopt;
+        return false;
     }
     if (length != expected || words[2] != expected || words[3] != static_cast<uint32_t>(kind))
     {
         report(op + ": saved state has " + std::to_string(length) + " bytes, expected " + std::to_string(expected)
             + " of this operator; build the engine again");
-        return std::nullopt;
+        return false;
     }
     std::memcpy(words.data(), data, expected);
     if (words.back() != checksum(words, words.size() - 1))
     {
         report(op + ": saved state is damaged; build the engine again");
-        return std::nullopt;
+        return false;
     }
-    Attributes attributes;
     size_t next = kHEADER_WORDS;
-    for (Field const& field : fieldsOf(attributes))
+    for (Attribute const& attribute : attributes)
     {
-        for (int32_t i = 0; i < field.length; ++i)
-        {
-            field.values[i] = static_cast<int32_t>(words[next++]);
-        }
+        std::memcpy(addressOf(attribute), &words[next], sizeof(uint32_t) * static_cast<size_t>(attribute.length));
+        next += static_cast<size_t>(attribute.length);
     }
-    return areSound(kind, attributes) ? std::optional<Attributes>(attributes) : std::nullopt;
+    return areSound(attributes, nameOf(kind));
 }
 
 } // namespace lstfe

@@ -7,9 +7,10 @@
 namespace lstfe
 {
 
-//! Both return an LstfeStatus.
+//! They return an LstfeStatus.
 int32_t check(LstfeDeformConvParams const& params);
 int32_t check(LstfeSampledSumParams const& params);
+int32_t check(LstfeProposalParams const& params);
 
 } // namespace lstfe
 

@@ -37,6 +37,12 @@ __device__ __forceinline__ uint4 zeroVector()
     return make_uint4(0U, 0U, 0U, 0U);
 }
 
+//! The number of the lowest bit set; there is one.
+__device__ __forceinline__ int32_t lowestBit(unsigned long long bits)
+{
+    return __ffsll(static_cast<long long>(bits)) - 1;
+}
+
 //! Starts copying 16 bytes from global to shared memory; zeros instead where not `valid`.
 __device__ __forceinline__ void startCopy16(void* shared, void const* global, bool valid)
 {

@@ -1,4 +1,4 @@
-// What needs no GPU: checks of the parameters, texts, and the host references.
+// What needs no GPU of the deformable convolutions: checks of the parameters, texts, and the host references.
 #include "checks.h"
 #include "plain.h"
 
@@ -128,9 +128,10 @@ char const* lstfe_status_text(int32_t status)
     switch (status)
     {
     case LSTFE_OK: return "done";
-    case LSTFE_BAD_PARAMETERS: return "a size is not positive or too large, or channels do not divide into the groups";
+    case LSTFE_BAD_PARAMETERS: return "a number is out of its range, or channels do not divide into the groups";
     case LSTFE_NOT_SUPPORTED: return "this algorithm cannot do this type, layout, shape or device";
     case LSTFE_NULL_POINTER: return "a tensor that is not optional is null";
+    case LSTFE_SMALL_WORKSPACE: return "the workspace is null or smaller than what was asked for";
     default: return status >= LSTFE_CUDA_ERROR ? "a CUDA call failed; the status minus 1000 is its error" : "unknown";
     }
 }

@@ -18,10 +18,14 @@ SOURCE_DIR = Path(__file__).parent
 ARCHITECTURES = (75, 80, 86, 87, 89, 90)
 """Compute capabilities of a full build; PTX of the last one is included for newer GPUs."""
 
+HOST_SOURCES = [str(SOURCE_DIR / name) for name in ("host.cpp", "proposals_host.cpp")]
+"""What needs no CUDA."""
+KERNEL_SOURCES = [str(SOURCE_DIR / name) for name in ("kernels.cu", "proposals.cu")]
+
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 NCHW, NHWC, TAP_ROWS = range(3)
 AUTO, SIMPLE, TILE_64X64, TILE_128X128, TILE_128X256 = range(5)
-OK, BAD_PARAMETERS, NOT_SUPPORTED, NULL_POINTER = range(4)
+OK, BAD_PARAMETERS, NOT_SUPPORTED, NULL_POINTER, SMALL_WORKSPACE = range(5)
 
 
 class PluginError(UserError):
@@ -61,6 +65,17 @@ class SampledSumParams(ctypes.Structure):
     _fields_ = [
         ("sampling", Sampling),
         *((name, ctypes.c_int32) for name in ("channels", "relu", "type", "layout")),
+    ]
+
+
+class ProposalParams(ctypes.Structure):
+    """`LstfeProposalParams` of lstfe_plugin.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("anchors", "height", "width")),
+        ("stride", ctypes.c_float),
+        *((name, ctypes.c_int32) for name in ("pre_nms_top_k", "post_nms_top_k")),
+        *((name, ctypes.c_float) for name in ("nms_iou", "min_size_px")),
     ]
 
 
@@ -116,8 +131,8 @@ def build_library(
             "no nvcc in $CUDA_HOME/bin, PATH or /usr/local/cuda/bin; install the CUDA toolkit >= 11.8"
         )
     command = [str(nvcc), "-std=c++17", "-O3", "-shared", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-    command += [*architecture_flags(architectures), *options]
-    return compile_sources([*command, "-o", str(output), *_paths("host.cpp", "kernels.cu")])
+    command += ["-Xcompiler", "-ffp-contract=off", *architecture_flags(architectures), *options]
+    return compile_sources([*command, "-o", str(output), *HOST_SOURCES, *KERNEL_SOURCES])
 
 
 def compile_sources(command: Sequence[str]) -> str:
@@ -140,13 +155,18 @@ def open_library(path: Path) -> ctypes.CDLL:
     pointer = ctypes.c_void_p
     library.lstfe_status_text.restype = ctypes.c_char_p
     deform, summed = ctypes.POINTER(DeformConvParams), ctypes.POINTER(SampledSumParams)
+    proposals = ctypes.POINTER(ProposalParams)
     library.lstfe_deform_conv2d_host.argtypes = [deform, *[pointer] * 6]
     library.lstfe_sampled_sum_host.argtypes = [summed, *[pointer] * 5]
+    library.lstfe_proposals_host.argtypes = [proposals, *[pointer] * 6]
     if hasattr(library, "lstfe_deform_conv2d"):  # not where only the host's part was compiled
         library.lstfe_deform_conv2d.argtypes = [deform, *[pointer] * 7, ctypes.c_size_t, pointer]
         library.lstfe_deform_conv2d_workspace.argtypes = [deform]
         library.lstfe_deform_conv2d_workspace.restype = ctypes.c_size_t
         library.lstfe_sampled_sum.argtypes = [summed, *[pointer] * 6]
+        library.lstfe_proposals.argtypes = [proposals, *[pointer] * 7, ctypes.c_size_t, pointer]
+        library.lstfe_proposals_workspace.argtypes = [proposals]
+        library.lstfe_proposals_workspace.restype = ctypes.c_size_t
     return library
 
 
@@ -154,10 +174,6 @@ def status_text(library: ctypes.CDLL, status: int) -> str:
     """Return the library's line for a status."""
     text: bytes = library.lstfe_status_text(status)
     return f"status {status}: {text.decode()}"
-
-
-def _paths(*names: str) -> list[str]:
-    return [str(SOURCE_DIR / name) for name in names]
 
 
 def main() -> None:

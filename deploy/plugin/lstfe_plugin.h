@@ -1,7 +1,7 @@
 // C interface of the kernels: raw device pointers, a stream, a status. Neither TensorRT nor C++ is needed to call it.
 //
 // Shapes: N batch, C channels, O output channels, H x W input cells, h x w output cells, K taps of
-// the kernel.
+// the kernel, A anchors a cell, P proposals asked for.
 #ifndef LSTFE_PLUGIN_H
 #define LSTFE_PLUGIN_H
 
@@ -42,9 +42,10 @@ extern "C"
     enum LstfeStatus
     {
         LSTFE_OK = 0,
-        LSTFE_BAD_PARAMETERS = 1, //!< A size is not positive, or channels do not divide into groups.
+        LSTFE_BAD_PARAMETERS = 1, //!< A number is out of its range, or channels do not divide into groups.
         LSTFE_NOT_SUPPORTED = 2,  //!< The asked algorithm cannot do this type, layout, shape or device.
         LSTFE_NULL_POINTER = 3,
+        LSTFE_SMALL_WORKSPACE = 4, //!< Less memory than asked for by the function that says how much.
         LSTFE_CUDA_ERROR = 1000 //!< Plus the cudaError_t.
     };
 
@@ -78,6 +79,17 @@ extern "C"
         int32_t type, layout;
     };
 
+    //! Region proposals of one image.
+    struct LstfeProposalParams
+    {
+        int32_t anchors, height, width; //!< Anchors a cell, and the map in cells.
+        float stride;                   //!< Pixels of the image a cell.
+        int32_t preNmsTopK;             //!< Anchors with the best objectness that take part.
+        int32_t postNmsTopK;            //!< P, boxes in the output.
+        float nmsIou;                   //!< A box that overlaps a better one by more is dropped.
+        float minSizePx;                //!< So is one with a side of this length or less, and of 0.001 pixels.
+    };
+
     //! Output height or width, in cells; not positive where the kernel does not fit.
     LSTFE_API int32_t lstfe_output_height(struct LstfeSampling const* sampling);
     LSTFE_API int32_t lstfe_output_width(struct LstfeSampling const* sampling);
@@ -95,11 +107,25 @@ extern "C"
     LSTFE_API int32_t lstfe_sampled_sum(struct LstfeSampledSumParams const* params, void const* maps,
         float const* offsets, float const* mask, float const* bias, void* output, void* stream);
 
-    //! The same two on the host: float32, NCHW, plain loops. References for tests.
+    //! Bytes of device memory that `lstfe_proposals` needs; grows with every size. 0 for parameters without sense.
+    LSTFE_API size_t lstfe_proposals_workspace(struct LstfeProposalParams const* params);
+
+    //! Proposals, best first: objectness A x H x W and box deltas 4A x H x W (of anchor a: channels 4a .. 4a + 3),
+    //! anchors of a cell A x 4 (xyxy around its centre, pixels), image size on the device (height, width)
+    //! -> boxes P x 4 (xyxy, pixels), zero where there is none, and valid P, 1 or 0.
+    //! Of equal anchors the earlier one is better, in the order of rows, columns, anchors. NaN takes no part.
+    LSTFE_API int32_t lstfe_proposals(struct LstfeProposalParams const* params, float const* objectness,
+        float const* boxDeltas, float const* cellAnchors, int32_t const* imageSize, float* boxes, int32_t* valid,
+        void* workspace, size_t workspaceBytes, void* stream);
+
+    //! The same three on the host: float32, NCHW, plain loops. References for tests.
     LSTFE_API int32_t lstfe_deform_conv2d_host(struct LstfeDeformConvParams const* params, float const* features,
         float const* offsets, float const* mask, float const* weight, float const* bias, float* output);
     LSTFE_API int32_t lstfe_sampled_sum_host(struct LstfeSampledSumParams const* params, float const* maps,
         float const* offsets, float const* mask, float const* bias, float* output);
+
+    LSTFE_API int32_t lstfe_proposals_host(struct LstfeProposalParams const* params, float const* objectness,
+        float const* boxDeltas, float const* cellAnchors, int32_t const* imageSize, float* boxes, int32_t* valid);
 
     //! One line for a status.
     LSTFE_API char const* lstfe_status_text(int32_t status);

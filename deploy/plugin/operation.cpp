@@ -1,21 +1,14 @@
 #include "operation.h"
 
-#include <initializer_list>
+#include "proposal_operation.h"
+#include "sampling_operation.h"
 
-using nvinfer1::DataType;
 using nvinfer1::Dims;
-using nvinfer1::PluginTensorDesc;
-using nvinfer1::TensorFormat;
 
 namespace lstfe
 {
 namespace
 {
-
-int32_t at(Dims const& dims, int32_t index)
-{
-    return static_cast<int32_t>(dims.d[index]);
-}
 
 std::string text(Dims const& dims)
 {
@@ -27,7 +20,9 @@ std::string text(Dims const& dims)
     return result;
 }
 
-bool agree(char const* op, char const* what, Dims const& found, std::initializer_list<int64_t> expected)
+} // namespace
+
+bool Operation::agree(char const* what, Dims const& found, std::initializer_list<int64_t> expected) const
 {
     Dims wanted{};
     for (int64_t const size : expected)
@@ -36,192 +31,58 @@ bool agree(char const* op, char const* what, Dims const& found, std::initializer
     }
     if (text(found) != text(wanted))
     {
-        report(std::string(op) + ": " + what + " is " + text(found) + ", expected " + text(wanted));
+        report(std::string(name()) + ": " + what + " is " + text(found) + ", expected " + text(wanted));
         return false;
     }
     return true;
 }
 
-int32_t typeOf(PluginTensorDesc const& tensor)
+int32_t Operation::run(Descriptions const& tensors, Memory const& memory, void* stream) const
 {
-    switch (tensor.type)
-    {
-    case DataType::kFLOAT: return LSTFE_FLOAT32;
-    case DataType::kHALF: return LSTFE_FLOAT16;
-    default: return LSTFE_BFLOAT16;
-    }
-}
-
-int32_t layoutOf(PluginTensorDesc const& tensor)
-{
-    return tensor.format == TensorFormat::kHWC8 ? LSTFE_NHWC : LSTFE_NCHW;
-}
-
-} // namespace
-
-int32_t Operation::numInputs() const
-{
-    return offsetsAt() + 1 + (mAttributes.hasBias != 0 ? 1 : 0) + (mAttributes.hasMask != 0 ? 1 : 0);
-}
-
-bool Operation::outputDims(nvinfer1::DimsExprs const* inputs, int32_t numGiven, nvinfer1::DimsExprs& output,
-    nvinfer1::IExprBuilder& builder) const
-{
-    bool const isConvolution = mKind == Kind::kDEFORM_CONV;
-    if (numGiven != numInputs() || inputs[0].nbDims != 4 || inputs[offsetsAt()].nbDims != 4
-        || (isConvolution && inputs[1].nbDims != 4))
-    {
-        report(std::string(nameOf(mKind)) + ": found " + std::to_string(numGiven) + " inputs, expected "
-            + std::to_string(numInputs()) + ", features, weight, maps and offsets with 4 dimensions");
-        return false;
-    }
-    int32_t const taps = mAttributes.kernelShape[0] * mAttributes.kernelShape[1];
-    output.nbDims = 4;
-    output.d[0] = inputs[0].d[0];
-    output.d[1] = isConvolution
-        ? inputs[1].d[0]
-        : builder.operation(nvinfer1::DimensionOperation::kFLOOR_DIV, *inputs[0].d[1], *builder.constant(taps));
-    output.d[2] = inputs[offsetsAt()].d[2];
-    output.d[3] = inputs[offsetsAt()].d[3];
-    return output.d[1] != nullptr;
-}
-
-bool Operation::isSupported(int32_t position, PluginTensorDesc const& features, PluginTensorDesc const& tensor) const
-{
-    bool const isLinear = tensor.format == TensorFormat::kLINEAR;
-    if (position == 0)
-    {
-#if NV_TENSORRT_MAJOR >= 10
-        if (tensor.type == DataType::kBF16)
-        {
-            return tensor.format == TensorFormat::kHWC8;
-        }
-#endif
-        return (tensor.type == DataType::kHALF && tensor.format == TensorFormat::kHWC8)
-            || (isLinear && (tensor.type == DataType::kHALF || tensor.type == DataType::kFLOAT));
-    }
-    bool const isLikeFeatures = position == numInputs() || (mKind == Kind::kDEFORM_CONV && position == 1);
-    if (isLikeFeatures)
-    {
-        return tensor.type == features.type && tensor.format == features.format;
-    }
-    return isLinear && tensor.type == DataType::kFLOAT; // offsets, bias, mask: half would move samples
-}
-
-LstfeSampling Operation::sampling(PluginTensorDesc const* inputs) const
-{
-    bool const isConvolution = mKind == Kind::kDEFORM_CONV;
-    Attributes const& a = mAttributes;
-    Dims const& features = inputs[0].dims;
-    LstfeSampling s{};
-    s.batch = at(features, 0);
-    s.height = at(features, 2);
-    s.width = at(features, 3);
-    s.kernelHeight = isConvolution ? at(inputs[1].dims, 2) : a.kernelShape[0];
-    s.kernelWidth = isConvolution ? at(inputs[1].dims, 3) : a.kernelShape[1];
-    s.strideY = a.strides[0];
-    s.strideX = a.strides[1];
-    s.padTop = a.pads[0];
-    s.padLeft = a.pads[1];
-    s.padBottom = a.pads[2];
-    s.padRight = a.pads[3];
-    s.dilationY = a.dilations[0];
-    s.dilationX = a.dilations[1];
-    s.offsetGroups = a.offsetGroup;
-    return s;
-}
-
-LstfeDeformConvParams Operation::deformConvParams(PluginTensorDesc const* inputs) const
-{
-    LstfeDeformConvParams params{};
-    params.sampling = sampling(inputs);
-    params.channels = at(inputs[0].dims, 1);
-    params.outChannels = at(inputs[1].dims, 0);
-    params.groups = mAttributes.group;
-    params.relu = mAttributes.relu;
-    params.type = typeOf(inputs[0]);
-    params.layout = layoutOf(inputs[0]);
-    return params;
-}
-
-LstfeSampledSumParams Operation::sampledSumParams(PluginTensorDesc const* inputs) const
-{
-    LstfeSampledSumParams params{};
-    params.sampling = sampling(inputs);
-    params.channels = at(inputs[0].dims, 1) / (mAttributes.kernelShape[0] * mAttributes.kernelShape[1]);
-    params.relu = mAttributes.relu;
-    params.type = typeOf(inputs[0]);
-    params.layout = layoutOf(inputs[0]);
-    return params;
-}
-
-size_t Operation::workspace(PluginTensorDesc const* inputs) const
-{
-    if (mKind == Kind::kSAMPLED_SUM)
-    {
-        return 0;
-    }
-    LstfeDeformConvParams const params = deformConvParams(inputs);
-    return lstfe_deform_conv2d_workspace(&params);
-}
-
-bool Operation::areSizesSound(PluginTensorDesc const* inputs, PluginTensorDesc const& output) const
-{
-    char const* const op = nameOf(mKind);
-    bool const isConvolution = mKind == Kind::kDEFORM_CONV;
-    LstfeSampling const s = sampling(inputs);
-    if (s.strideY < 1 || s.strideX < 1)
-    {
-        return false;
-    }
-    int64_t const taps = int64_t{s.kernelHeight} * s.kernelWidth;
-    int64_t const height = lstfe_output_height(&s);
-    int64_t const width = lstfe_output_width(&s);
-    int64_t const channels = inputs[0].dims.d[1];
-    int64_t const outs = isConvolution ? int64_t{at(inputs[1].dims, 0)} : channels / taps;
-    int32_t next = offsetsAt() + 1;
-    bool sound = agree(op, "offsets", inputs[offsetsAt()].dims, {s.batch, 2 * s.offsetGroups * taps, height, width})
-        && agree(op, "output", output.dims, {s.batch, outs, height, width});
-    sound = sound
-        && (isConvolution ? agree(op, "weight", inputs[1].dims,
-                                {outs, channels / mAttributes.group, s.kernelHeight, s.kernelWidth})
-                          : agree(op, "maps", inputs[0].dims, {s.batch, outs * taps, s.height, s.width}));
-    sound = sound && (mAttributes.hasBias == 0 || agree(op, "bias", inputs[next++].dims, {outs}));
-    return sound
-        && (mAttributes.hasMask == 0
-            || agree(op, "mask", inputs[next].dims, {s.batch, s.offsetGroups * taps, height, width}));
-}
-
-int32_t Operation::run(PluginTensorDesc const* inputDescs, PluginTensorDesc const& outputDesc,
-    void const* const* inputs, void* output, void* workspaceMemory, void* stream) const
-{
-    if (!areSizesSound(inputDescs, outputDesc))
+    if (!areSizesSound(tensors))
     {
         return LSTFE_BAD_PARAMETERS;
     }
-    int32_t next = offsetsAt() + 1;
-    auto const* const offsets = static_cast<float const*>(inputs[offsetsAt()]);
-    auto const* const bias = static_cast<float const*>(mAttributes.hasBias != 0 ? inputs[next++] : nullptr);
-    auto const* const mask = static_cast<float const*>(mAttributes.hasMask != 0 ? inputs[next] : nullptr);
-    int32_t status = LSTFE_OK;
-    if (mKind == Kind::kDEFORM_CONV)
-    {
-        LstfeDeformConvParams const params = deformConvParams(inputDescs);
-        size_t const bytes = workspaceMemory == nullptr ? 0 : workspace(inputDescs);
-        status = lstfe_deform_conv2d(
-            &params, inputs[0], offsets, mask, inputs[1], bias, output, workspaceMemory, bytes, stream);
-    }
-    else
-    {
-        LstfeSampledSumParams const params = sampledSumParams(inputDescs);
-        status = lstfe_sampled_sum(&params, inputs[0], offsets, mask, bias, output, stream);
-    }
+    int32_t const status = launch(tensors, memory, stream);
     if (status != LSTFE_OK)
     {
-        report(
-            std::string(nameOf(mKind)) + ": " + lstfe_status_text(status) + " (status " + std::to_string(status) + ")");
+        report(std::string(name()) + ": " + lstfe_status_text(status) + " (status " + std::to_string(status) + ")");
     }
     return status;
+}
+
+OperationMaker::OperationMaker(Kind kind)
+    : mKind(kind)
+    , mFields(fieldsOf(blank()->attributes()))
+    , mCollection{static_cast<int32_t>(mFields.size()), mFields.data()}
+{
+}
+
+SharedOperation OperationMaker::make(nvinfer1::PluginFieldCollection const& fields) const
+{
+    std::shared_ptr<Operation> const operation = blank();
+    return finish(operation, readFields(mKind, operation->attributes(), fields));
+}
+
+SharedOperation OperationMaker::restore(void const* data, size_t length) const
+{
+    std::shared_ptr<Operation> const operation = blank();
+    return finish(operation, readState(mKind, operation->attributes(), data, length));
+}
+
+std::shared_ptr<Operation> OperationMaker::blank() const
+{
+    if (mKind == Kind::kPROPOSALS)
+    {
+        return std::make_shared<ProposalOperation>();
+    }
+    return std::make_shared<SamplingOperation>(mKind);
+}
+
+SharedOperation OperationMaker::finish(std::shared_ptr<Operation> const& operation, bool isFilled) const
+{
+    operation->mState = writeState(mKind, operation->attributes());
+    return isFilled ? operation : nullptr;
 }
 
 } // namespace lstfe

@@ -1,31 +1,58 @@
-// What the two TensorRT plugin interfaces share: shapes, formats and launch of the two operators.
+// What the two TensorRT plugin interfaces share: shapes, formats and launch of an operator, whichever it is.
 #ifndef LSTFE_OPERATION_H
 #define LSTFE_OPERATION_H
 
 #include "attributes.h"
 #include "lstfe_plugin.h"
 
+#include <initializer_list>
+#include <memory>
+
 namespace lstfe
 {
 
-//! An operator with its attributes. Inputs: features, weight, offsets, or maps, offsets; then bias and mask if flagged.
+//! What TensorRT says about the tensors of a node.
+struct Descriptions
+{
+    nvinfer1::PluginTensorDesc const* inputs;
+    nvinfer1::PluginTensorDesc const* outputs;
+};
+
+//! The tensors themselves, in device memory.
+struct Memory
+{
+    void const* const* inputs;
+    void* const* outputs;
+    void* workspace;
+};
+
+//! An operator with its attributes, which do not change once it is made: copies of a plugin share it.
 class Operation
 {
 public:
-    Operation(Kind kind, Attributes const& attributes)
+    explicit Operation(Kind kind)
         : mKind(kind)
-        , mAttributes(attributes)
     {
     }
+    virtual ~Operation() = default;
+    Operation(Operation const&) = delete;
+    Operation& operator=(Operation const&) = delete;
+
     Kind kind() const { return mKind; }
-    Attributes const& attributes() const { return mAttributes; }
-    int32_t numInputs() const;
+    char const* name() const { return nameOf(mKind); }
 
-    //! Sizes come from the offsets, channels from the weight or the maps.
-    bool outputDims(nvinfer1::DimsExprs const* inputs, int32_t numGiven, nvinfer1::DimsExprs& output,
-        nvinfer1::IExprBuilder& builder) const;
+    //! What restoreOperation makes the same operator of.
+    std::vector<uint8_t> const& state() const { return mState; }
 
-    //! Whether tensor `position` (the output is last) fits what was chosen for those before it.
+    virtual int32_t numInputs() const = 0;
+    virtual int32_t numOutputs() const = 0;
+    virtual nvinfer1::DataType outputType(int32_t output, nvinfer1::DataType const* inputs) const = 0;
+
+    //! Dimensions of every output; the log says what is wrong with the inputs otherwise.
+    virtual bool outputDims(nvinfer1::DimsExprs const* inputs, int32_t numGiven, nvinfer1::DimsExprs* outputs,
+        nvinfer1::IExprBuilder& builder) const = 0;
+
+    //! Whether tensor `position`, inputs before outputs, fits what was chosen for those before it.
     template <typename TensorAt>
     bool supports(int32_t position, TensorAt const& tensorAt) const
     {
@@ -33,25 +60,59 @@ public:
     }
 
     //! Bytes for tensors of these sizes or any smaller ones.
-    size_t workspace(nvinfer1::PluginTensorDesc const* inputs) const;
+    virtual size_t workspace(nvinfer1::PluginTensorDesc const* inputs) const = 0;
 
     //! Whether sizes agree with each other; the log says which do not.
-    bool areSizesSound(nvinfer1::PluginTensorDesc const* inputs, nvinfer1::PluginTensorDesc const& output) const;
+    virtual bool areSizesSound(Descriptions const& tensors) const = 0;
 
-    //! Launches the kernel; returns an LstfeStatus.
-    int32_t run(nvinfer1::PluginTensorDesc const* inputDescs, nvinfer1::PluginTensorDesc const& outputDesc,
-        void const* const* inputs, void* output, void* workspace, void* stream) const;
+    //! Checks sizes and launches the kernels; returns an LstfeStatus, and the log says what it means.
+    int32_t run(Descriptions const& tensors, Memory const& memory, void* stream) const;
+
+protected:
+    //! The attributes, to be filled before the operator is used.
+    virtual Attributes attributes() = 0;
+    virtual bool isSupported(int32_t position, nvinfer1::PluginTensorDesc const& first,
+        nvinfer1::PluginTensorDesc const& tensor) const = 0;
+    virtual int32_t launch(Descriptions const& tensors, Memory const& memory, void* stream) const = 0;
+
+    //! Whether a tensor has these dimensions; the log says so otherwise.
+    bool agree(char const* what, nvinfer1::Dims const& found, std::initializer_list<int64_t> expected) const;
 
 private:
-    bool isSupported(
-        int32_t position, nvinfer1::PluginTensorDesc const& features, nvinfer1::PluginTensorDesc const& tensor) const;
-    int32_t offsetsAt() const { return mKind == Kind::kDEFORM_CONV ? 2 : 1; }
-    LstfeSampling sampling(nvinfer1::PluginTensorDesc const* inputs) const;
-    LstfeDeformConvParams deformConvParams(nvinfer1::PluginTensorDesc const* inputs) const;
-    LstfeSampledSumParams sampledSumParams(nvinfer1::PluginTensorDesc const* inputs) const;
+    friend class OperationMaker;
 
     Kind mKind;
-    Attributes mAttributes;
+    std::vector<uint8_t> mState;
+};
+
+using SharedOperation = std::shared_ptr<Operation const>;
+
+//! Makes operators of one kind.
+class OperationMaker
+{
+public:
+    explicit OperationMaker(Kind kind);
+    OperationMaker(OperationMaker const&) = delete; // the collection points into it
+    OperationMaker& operator=(OperationMaker const&) = delete;
+
+    char const* name() const { return nameOf(mKind); }
+
+    //! What a creator announces; lives as long as this.
+    nvinfer1::PluginFieldCollection const& fields() const { return mCollection; }
+
+    //! From a graph's attributes; null where they are wrong, and the log says what.
+    SharedOperation make(nvinfer1::PluginFieldCollection const& fields) const;
+
+    //! From the state that an engine keeps; null where it is damaged, and the log says so.
+    SharedOperation restore(void const* data, size_t length) const;
+
+private:
+    std::shared_ptr<Operation> blank() const;
+    SharedOperation finish(std::shared_ptr<Operation> const& operation, bool isFilled) const;
+
+    Kind mKind;
+    std::vector<nvinfer1::PluginField> mFields;
+    nvinfer1::PluginFieldCollection mCollection;
 };
 
 } // namespace lstfe

@@ -19,7 +19,8 @@ CreatorInterface* const* creators(int32_t& count)
 {
     static Creator deformConv{Kind::kDEFORM_CONV};
     static Creator sampledSum{Kind::kSAMPLED_SUM};
-    static CreatorInterface* const all[kNUM_KINDS] = {&deformConv, &sampledSum};
+    static Creator proposals{Kind::kPROPOSALS};
+    static CreatorInterface* const all[kNUM_KINDS] = {&deformConv, &sampledSum, &proposals};
     count = kNUM_KINDS;
     return all;
 }
@@ -36,7 +37,7 @@ nvinfer1::ILogger* findLogger()
 } // namespace
 } // namespace lstfe
 
-//! Registers both operators, once; `registry` is an nvinfer1::IPluginRegistry. Returns whether it took them.
+//! Registers the operators, once; `registry` is an nvinfer1::IPluginRegistry. Returns whether it took all of them.
 extern "C" LSTFE_API bool lstfe_register(void* registry)
 {
     if (registry == nullptr)

@@ -5,6 +5,7 @@
 #include "operation.h"
 
 #include <cstring>
+#include <utility>
 
 namespace lstfe
 {
@@ -12,21 +13,21 @@ namespace lstfe
 class Plugin : public nvinfer1::IPluginV2DynamicExt
 {
 public:
-    explicit Plugin(Operation const& operation)
-        : mOperation(operation)
+    explicit Plugin(SharedOperation operation)
+        : mOperation(std::move(operation))
     {
     }
 
     // IPluginV2
-    char const* getPluginType() const noexcept override { return nameOf(mOperation.kind()); }
+    char const* getPluginType() const noexcept override { return mOperation->name(); }
     char const* getPluginVersion() const noexcept override { return kVERSION; }
-    int32_t getNbOutputs() const noexcept override { return 1; }
+    int32_t getNbOutputs() const noexcept override { return mOperation->numOutputs(); }
     int32_t initialize() noexcept override { return 0; }
     void terminate() noexcept override {}
-    size_t getSerializationSize() const noexcept override { return state().size(); }
+    size_t getSerializationSize() const noexcept override { return mOperation->state().size(); }
     void serialize(void* buffer) const noexcept override
     {
-        std::vector<uint8_t> const bytes = state();
+        std::vector<uint8_t> const& bytes = mOperation->state();
         std::memcpy(buffer, bytes.data(), bytes.size());
     }
     void destroy() noexcept override { delete this; }
@@ -34,9 +35,10 @@ public:
     char const* getPluginNamespace() const noexcept override { return mNamespace.c_str(); }
 
     // IPluginV2Ext
-    nvinfer1::DataType getOutputDataType(int32_t, nvinfer1::DataType const* inputs, int32_t) const noexcept override
+    nvinfer1::DataType getOutputDataType(
+        int32_t output, nvinfer1::DataType const* inputs, int32_t) const noexcept override
     {
-        return inputs[0];
+        return mOperation->outputType(output, inputs);
     }
 
     // IPluginV2DynamicExt
@@ -50,17 +52,18 @@ public:
         return copy;
     }
     //! This interface has no error here: without dimensions TensorRT stops, and the log says why.
-    nvinfer1::DimsExprs getOutputDimensions(int32_t, nvinfer1::DimsExprs const* inputs, int32_t numInputs,
+    nvinfer1::DimsExprs getOutputDimensions(int32_t output, nvinfer1::DimsExprs const* inputs, int32_t numInputs,
         nvinfer1::IExprBuilder& builder) noexcept override
     {
-        nvinfer1::DimsExprs output{};
-        return mOperation.outputDims(inputs, numInputs, output, builder) ? output : nvinfer1::DimsExprs{};
+        std::vector<nvinfer1::DimsExprs> outputs(static_cast<size_t>(mOperation->numOutputs()));
+        bool const isKnown = mOperation->outputDims(inputs, numInputs, outputs.data(), builder);
+        return isKnown ? outputs[static_cast<size_t>(output)] : nvinfer1::DimsExprs{};
     }
     bool supportsFormatCombination(int32_t position, nvinfer1::PluginTensorDesc const* tensors, int32_t numInputs,
         int32_t numOutputs) noexcept override
     {
-        return numInputs == mOperation.numInputs() && numOutputs == 1
-            && mOperation.supports(position, [&](int32_t i) { return tensors[i]; });
+        return numInputs == mOperation->numInputs() && numOutputs == mOperation->numOutputs()
+            && mOperation->supports(position, [&](int32_t i) { return tensors[i]; });
     }
     void configurePlugin(nvinfer1::DynamicPluginTensorDesc const*, int32_t, nvinfer1::DynamicPluginTensorDesc const*,
         int32_t) noexcept override
@@ -69,18 +72,16 @@ public:
     size_t getWorkspaceSize(nvinfer1::PluginTensorDesc const* inputs, int32_t, nvinfer1::PluginTensorDesc const*,
         int32_t) const noexcept override
     {
-        return mOperation.workspace(inputs);
+        return mOperation->workspace(inputs);
     }
     int32_t enqueue(nvinfer1::PluginTensorDesc const* inputDescs, nvinfer1::PluginTensorDesc const* outputDescs,
         void const* const* inputs, void* const* outputs, void* workspace, cudaStream_t stream) noexcept override
     {
-        return mOperation.run(inputDescs, outputDescs[0], inputs, outputs[0], workspace, stream);
+        return mOperation->run({inputDescs, outputDescs}, {inputs, outputs, workspace}, stream);
     }
 
 private:
-    std::vector<uint8_t> state() const { return writeState(mOperation.kind(), mOperation.attributes()); }
-
-    Operation mOperation;
+    SharedOperation mOperation;
     std::string mNamespace{kNAMESPACE};
 };
 
@@ -88,30 +89,30 @@ class Creator : public nvinfer1::IPluginCreator
 {
 public:
     explicit Creator(Kind kind)
-        : mKind(kind)
+        : mMaker(kind)
     {
     }
-    char const* getPluginName() const noexcept override { return nameOf(mKind); }
+    char const* getPluginName() const noexcept override { return mMaker.name(); }
     char const* getPluginVersion() const noexcept override { return kVERSION; }
-    nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &attributeFields(); }
+    nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &mMaker.fields(); }
     nvinfer1::IPluginV2* createPlugin(char const*, nvinfer1::PluginFieldCollection const* fields) noexcept override
     {
-        return fields == nullptr ? nullptr : make(readAttributes(mKind, *fields));
+        return fields == nullptr ? nullptr : make(mMaker.make(*fields));
     }
     nvinfer1::IPluginV2* deserializePlugin(char const*, void const* data, size_t length) noexcept override
     {
-        return make(readState(mKind, data, length));
+        return make(mMaker.restore(data, length));
     }
     void setPluginNamespace(char const* name) noexcept override { mNamespace = name == nullptr ? "" : name; }
     char const* getPluginNamespace() const noexcept override { return mNamespace.c_str(); }
 
 private:
-    nvinfer1::IPluginV2* make(std::optional<Attributes> const& attributes) const
+    nvinfer1::IPluginV2* make(SharedOperation const& operation) const
     {
-        return attributes ? new (std::nothrow) Plugin(Operation(mKind, *attributes)) : nullptr;
+        return operation != nullptr ? new (std::nothrow) Plugin(operation) : nullptr;
     }
 
-    Kind mKind;
+    OperationMaker mMaker;
     std::string mNamespace{kNAMESPACE};
 };
 

@@ -4,6 +4,8 @@
 
 #include "operation.h"
 
+#include <utility>
+
 namespace lstfe
 {
 
@@ -13,10 +15,10 @@ class Plugin : public nvinfer1::IPluginV3,
                public nvinfer1::IPluginV3OneRuntime
 {
 public:
-    explicit Plugin(Operation const& operation)
-        : mOperation(operation)
-        , mState(writeState(operation.kind(), operation.attributes()))
-        , mField("state", mState.data(), nvinfer1::PluginFieldType::kCHAR, static_cast<int32_t>(mState.size()))
+    explicit Plugin(SharedOperation operation)
+        : mOperation(std::move(operation))
+        , mField("state", mOperation->state().data(), nvinfer1::PluginFieldType::kCHAR,
+              static_cast<int32_t>(mOperation->state().size()))
         , mFields{1, &mField}
     {
     }
@@ -35,7 +37,7 @@ public:
     nvinfer1::IPluginV3* clone() noexcept override { return new (std::nothrow) Plugin(mOperation); }
 
     // IPluginV3OneCore
-    char const* getPluginName() const noexcept override { return nameOf(mOperation.kind()); }
+    char const* getPluginName() const noexcept override { return mOperation->name(); }
     char const* getPluginVersion() const noexcept override { return kVERSION; }
     char const* getPluginNamespace() const noexcept override { return kNAMESPACE; }
 
@@ -43,30 +45,31 @@ public:
     int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const*, int32_t numInputs,
         nvinfer1::DynamicPluginTensorDesc const*, int32_t numOutputs) noexcept override
     {
-        return numInputs == mOperation.numInputs() && numOutputs == 1 ? 0 : 1;
+        return fits(numInputs, numOutputs) ? 0 : 1;
     }
     int32_t getOutputDataTypes(nvinfer1::DataType* outputs, int32_t numOutputs, nvinfer1::DataType const* inputs,
         int32_t numInputs) const noexcept override
     {
-        if (numInputs != mOperation.numInputs() || numOutputs != 1)
+        for (int32_t i = 0; i < numOutputs && fits(numInputs, numOutputs); ++i)
         {
-            return 1;
+            outputs[i] = mOperation->outputType(i, inputs);
         }
-        outputs[0] = inputs[0];
-        return 0;
+        return fits(numInputs, numOutputs) ? 0 : 1;
     }
     int32_t getOutputShapes(nvinfer1::DimsExprs const* inputs, int32_t numInputs, nvinfer1::DimsExprs const*, int32_t,
         nvinfer1::DimsExprs* outputs, int32_t numOutputs, nvinfer1::IExprBuilder& builder) noexcept override
     {
-        return numOutputs == 1 && mOperation.outputDims(inputs, numInputs, outputs[0], builder) ? 0 : 1;
+        bool const isKnown
+            = numOutputs == mOperation->numOutputs() && mOperation->outputDims(inputs, numInputs, outputs, builder);
+        return isKnown ? 0 : 1;
     }
     bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
         int32_t numInputs, int32_t numOutputs) noexcept override
     {
-        return numInputs == mOperation.numInputs() && numOutputs == 1
-            && mOperation.supports(position, [&](int32_t i) { return tensors[i].desc; });
+        return fits(numInputs, numOutputs)
+            && mOperation->supports(position, [&](int32_t i) { return tensors[i].desc; });
     }
-    int32_t getNbOutputs() const noexcept override { return 1; }
+    int32_t getNbOutputs() const noexcept override { return mOperation->numOutputs(); }
     size_t getWorkspaceSize(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t numInputs,
         nvinfer1::DynamicPluginTensorDesc const*, int32_t) const noexcept override
     {
@@ -76,26 +79,30 @@ public:
             largest.push_back(inputs[i].desc);
             largest.back().dims = inputs[i].max;
         }
-        return mOperation.workspace(largest.data());
+        return mOperation->workspace(largest.data());
     }
 
     // IPluginV3OneRuntime
     int32_t onShapeChange(nvinfer1::PluginTensorDesc const* inputs, int32_t, nvinfer1::PluginTensorDesc const* outputs,
         int32_t) noexcept override
     {
-        return mOperation.areSizesSound(inputs, outputs[0]) ? 0 : 1;
+        return mOperation->areSizesSound({inputs, outputs}) ? 0 : 1;
     }
     int32_t enqueue(nvinfer1::PluginTensorDesc const* inputDescs, nvinfer1::PluginTensorDesc const* outputDescs,
         void const* const* inputs, void* const* outputs, void* workspace, cudaStream_t stream) noexcept override
     {
-        return mOperation.run(inputDescs, outputDescs[0], inputs, outputs[0], workspace, stream);
+        return mOperation->run({inputDescs, outputDescs}, {inputs, outputs, workspace}, stream);
     }
     nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override { return clone(); }
     nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override { return &mFields; }
 
 private:
-    Operation mOperation;
-    std::vector<uint8_t> mState;
+    bool fits(int32_t numInputs, int32_t numOutputs) const
+    {
+        return numInputs == mOperation->numInputs() && numOutputs == mOperation->numOutputs();
+    }
+
+    SharedOperation mOperation;
     nvinfer1::PluginField mField;
     nvinfer1::PluginFieldCollection mFields;
 };
@@ -104,13 +111,13 @@ class Creator : public nvinfer1::IPluginCreatorV3One
 {
 public:
     explicit Creator(Kind kind)
-        : mKind(kind)
+        : mMaker(kind)
     {
     }
-    char const* getPluginName() const noexcept override { return nameOf(mKind); }
+    char const* getPluginName() const noexcept override { return mMaker.name(); }
     char const* getPluginVersion() const noexcept override { return kVERSION; }
     char const* getPluginNamespace() const noexcept override { return kNAMESPACE; }
-    nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &attributeFields(); }
+    nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &mMaker.fields(); }
 
     //! While building, fields are ONNX attributes; at run time the state of getFieldsToSerialize.
     nvinfer1::IPluginV3* createPlugin(
@@ -120,23 +127,23 @@ public:
         {
             return nullptr;
         }
-        std::optional<Attributes> const attributes
-            = phase == nvinfer1::TensorRTPhase::kBUILD ? readAttributes(mKind, *fields) : readSaved(*fields);
-        return attributes ? new (std::nothrow) Plugin(Operation(mKind, *attributes)) : nullptr;
+        SharedOperation const operation
+            = phase == nvinfer1::TensorRTPhase::kBUILD ? mMaker.make(*fields) : restored(*fields);
+        return operation != nullptr ? new (std::nothrow) Plugin(operation) : nullptr;
     }
 
 private:
-    std::optional<Attributes> readSaved(nvinfer1::PluginFieldCollection const& fields) const
+    SharedOperation restored(nvinfer1::PluginFieldCollection const& fields) const
     {
         if (fields.nbFields != 1 || std::string("state") != fields.fields[0].name || fields.fields[0].length < 0)
         {
-            report(std::string(nameOf(mKind)) + ": an engine must hold one field, state; build the engine again");
-            return std::nullopt;
+            report(std::string(mMaker.name()) + ": an engine must hold one field, state; build the engine again");
+            return nullptr;
         }
-        return readState(mKind, fields.fields[0].data, static_cast<size_t>(fields.fields[0].length));
+        return mMaker.restore(fields.fields[0].data, static_cast<size_t>(fields.fields[0].length));
     }
 
-    Kind mKind;
+    OperationMaker mMaker;
 };
 
 using CreatorInterface = nvinfer1::IPluginCreatorInterface;

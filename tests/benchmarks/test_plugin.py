@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.plugin.library import SOURCE_DIR, compile_sources
+from deploy.plugin.library import HOST_SOURCES, KERNEL_SOURCES, compile_sources
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,8 +51,9 @@ def test_a_rehearsal_checks_every_kernel_and_has_no_times(tmp_path: Path) -> Non
     library = tmp_path / "emulated.so"
     emulation = ROOT / "tests" / "deploy" / "plugin"
     command = [gxx, "-std=c++17", "-O1", "-Wno-unknown-pragmas", "-shared", "-fPIC", f"-I{emulation}"]
-    command += ['-DLSTFE_CUDA_ON_HOST="cuda_on_host.h"', "-o", str(library), str(SOURCE_DIR / "host.cpp")]
-    compile_sources([*command, "-x", "c++", str(SOURCE_DIR / "kernels.cu")])
+    command += ['-DLSTFE_CUDA_ON_HOST="cuda_on_host.h"', "-ffp-contract=off", "-o", str(library)]
+    kernels = [part for source in KERNEL_SOURCES for part in ("-x", "c++", source)]
+    compile_sources([*command, *HOST_SOURCES, *kernels])
     result = benchmark(str(tmp_path), "--rehearse", str(library))
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "rehearsal-plugin.json").read_text())
@@ -61,6 +62,10 @@ def test_a_rehearsal_checks_every_kernel_and_has_no_times(tmp_path: Path) -> Non
     assert set(figures(report, "met")) == {None}
     assert set(report["ceilings"].values()) == {None}
     assert {row["kernel"] for row in report["random_cases"]} == {"simple", "64x64", "128x128", "128x256"}
+    assert [row["cases"] for row in report["proposals"]] == [2, 1]
+    assert all(row["boxes"] > 0 and row["different"] == 0 for row in report["proposals"])
+    assert len(report["proposal_times"]) == 3
+    assert set(figures(report, "us launched")) | set(figures(report, "us replayed")) == {None}
     by_what = {row["what"]: row["relative error"] for row in report["errors"]}
     assert by_what["ours float32"] < 1e-6
     assert by_what["ours half, 1x1 convolution + sampled sum"] < 1e-3

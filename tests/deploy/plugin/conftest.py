@@ -1,16 +1,21 @@
-"""The kernels, compiled for the host by g++."""
+"""The kernels, compiled for the host by g++, once for every state of their sources."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from deploy.plugin.library import SOURCE_DIR, compile_sources, open_library
+from deploy.plugin.library import HOST_SOURCES, KERNEL_SOURCES, SOURCE_DIR, compile_sources, open_library
 
+HERE = Path(__file__).parent
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow")
+Build = Callable[[Sequence[str], str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -23,22 +28,42 @@ def gxx() -> str:
 
 
 @pytest.fixture(scope="session")
-def host_library(gxx: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The host references: the arithmetic that the kernels use, in plain loops."""
-    output = tmp_path_factory.mktemp("plugin") / "host.so"
-    command = [gxx, "-std=c++17", "-O2", "-ffp-contract=off", "-Wconversion", *WARNINGS, "-shared", "-fPIC"]
-    compile_sources([*command, "-o", str(output), str(SOURCE_DIR / "host.cpp")])
-    return open_library(Path(output))
+def build(request: pytest.FixtureRequest, gxx: str) -> Build:
+    """Compile to a shared library, or find the one that the same command made of the same sources."""
+    cache = request.config.cache
+    assert cache is not None
+    folder = cache.mkdir("lstfe_plugin")
+    sources = [file for file in sorted(SOURCE_DIR.iterdir()) if file.suffix in (".h", ".cuh", ".cu", ".cpp")]
+    state = hashlib.sha256(b"".join(file.read_bytes() for file in (*sources, HERE / "cuda_on_host.h")))
+
+    def build_once(arguments: Sequence[str], name: str) -> Path:
+        command = [gxx, "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", *WARNINGS, *arguments]
+        key = state.copy()
+        key.update("\0".join(command).encode())
+        output = folder / f"{name}-{key.hexdigest()[:16]}.so"
+        if not output.exists():
+            part = output.with_suffix(f".{os.getpid()}")  # another process may be at it, too
+            compile_sources([*command, "-o", str(part)])
+            part.replace(output)
+            for outdated in set(folder.glob(f"{name}-*.so")) - {output}:
+                outdated.unlink(missing_ok=True)
+        return output
+
+    return build_once
 
 
 @pytest.fixture(scope="session")
-def emulated_library(gxx: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def host_library(build: Build) -> ctypes.CDLL:
+    """The host references: the arithmetic that the kernels use, in plain loops."""
+    return open_library(build(["-O2", "-Wconversion", *HOST_SOURCES], "host"))
+
+
+@pytest.fixture(scope="session")
+def emulated_library(build: Build) -> ctypes.CDLL:
     """The kernels as they are, run on the CPU by cuda_on_host.h; any undefined behaviour ends the process."""
-    output = tmp_path_factory.mktemp("plugin") / "emulated.so"
-    here = Path(__file__).parent
-    command = [gxx, "-std=c++17", "-O1", *WARNINGS, "-Wno-unknown-pragmas", "-Wno-clobbered"]
-    command += ["-shared", "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    command += [f"-I{here}", '-DLSTFE_CUDA_ON_HOST="cuda_on_host.h"', "-o", str(output)]
-    sources = [str(SOURCE_DIR / "host.cpp"), "-x", "c++", str(SOURCE_DIR / "kernels.cu")]
-    compile_sources([*command, *sources])
-    return open_library(output)
+    arguments = ["-O1", "-Wno-unknown-pragmas", "-Wno-clobbered"]
+    arguments += ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+    arguments += [f"-I{HERE}", '-DLSTFE_CUDA_ON_HOST="cuda_on_host.h"', *HOST_SOURCES]
+    for source in KERNEL_SOURCES:
+        arguments += ["-x", "c++", source]
+    return open_library(build(arguments, "emulated"))

@@ -268,6 +268,22 @@ T __ldg(T const* address)
     return *address;
 }
 
+// One thread runs at a time, and none is interrupted.
+template <typename T>
+T atomicAdd(T* address, T value)
+{
+    T const before = *address;
+    *address = before + value;
+    return before;
+}
+template <typename T>
+T atomicOr(T* address, T value)
+{
+    T const before = *address;
+    *address = before | value;
+    return before;
+}
+
 namespace lstfe
 {
 
@@ -362,6 +378,11 @@ struct Packed
 inline uint8_t* dynamicSharedMemory()
 {
     return reinterpret_cast<uint8_t*>(cuda_on_host::Block::now().shared.data());
+}
+
+inline int32_t lowestBit(unsigned long long bits)
+{
+    return __builtin_ctzll(bits);
 }
 
 inline uint4 zeroVector()
@@ -495,7 +516,7 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, s
 } // namespace lstfe
 
 //! What the emulated device is, for tests.
-extern "C" __attribute__((visibility("default"), used)) void cuda_on_host_device(
+extern "C" __attribute__((visibility("default"), used)) inline void cuda_on_host_device(
     int32_t multiprocessors, int32_t sharedBytes, int32_t isAmpere)
 {
     cuda_on_host::Block& block = cuda_on_host::Block::now();
@@ -505,14 +526,14 @@ extern "C" __attribute__((visibility("default"), used)) void cuda_on_host_device
 }
 
 //! How many blocks the last launch had.
-extern "C" __attribute__((visibility("default"), used)) int32_t cuda_on_host_blocks()
+extern "C" __attribute__((visibility("default"), used)) inline int32_t cuda_on_host_blocks()
 {
     dim3 const& grid = cuda_on_host::Block::now().grid;
     return static_cast<int32_t>(grid.x * grid.y * grid.z);
 }
 
 //! From now on loads must lie in a tensor announced so; null forgets them all.
-extern "C" __attribute__((visibility("default"), used)) void cuda_on_host_allow(void const* begin, size_t bytes)
+extern "C" __attribute__((visibility("default"), used)) inline void cuda_on_host_allow(void const* begin, size_t bytes)
 {
     auto& allowed = cuda_on_host::Block::now().allowed;
     if (begin == nullptr)

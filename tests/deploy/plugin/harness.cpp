@@ -138,7 +138,7 @@ struct Registry : IPluginRegistry
 #endif
     std::vector<std::string> names;
     std::vector<AnyCreator*> creators;
-    size_t most = 2;
+    size_t most = 3;
 };
 
 struct Log : ILogger
@@ -161,15 +161,23 @@ using Numbers = std::vector<int32_t>;
 struct Attribute
 {
     char const* name;
-    Numbers values;
+    Numbers values; // or the bits of a float
+    PluginFieldType type = PluginFieldType::kINT32;
 };
+
+Attribute real(char const* name, float number)
+{
+    Attribute result{name, {0}, PluginFieldType::kFLOAT32};
+    std::memcpy(result.values.data(), &number, sizeof number);
+    return result;
+}
 
 std::vector<PluginField> fieldsOf(std::vector<Attribute> const& attributes)
 {
     std::vector<PluginField> fields;
     for (Attribute const& attribute : attributes)
     {
-        fields.emplace_back(attribute.name, attribute.values.data(), PluginFieldType::kINT32,
+        fields.emplace_back(attribute.name, attribute.values.data(), attribute.type,
             static_cast<int32_t>(attribute.values.size()));
     }
     return fields;
@@ -180,12 +188,14 @@ AnyPlugin* create(OwnCreator& creator, std::vector<Attribute> const& attributes)
 AnyPlugin* restore(OwnCreator& creator, std::vector<char> const& state);
 std::vector<char> stateOf(AnyPlugin& plugin);
 void destroy(AnyPlugin* plugin);
-std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder);
+int32_t numOutputsOf(AnyPlugin& plugin);
+std::vector<Size> shapeOf(
+    AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder, int32_t output = 0);
 bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors);
 size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs);
 int32_t run(
     AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory, void* workspace);
-DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs);
+DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs, int32_t output = 0);
 
 std::vector<Size> sizesOf(DimsExprs const& dims)
 {
@@ -252,12 +262,17 @@ void destroy(AnyPlugin* plugin)
     delete plugin;
 }
 
-std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder)
+int32_t numOutputsOf(AnyPlugin& plugin)
 {
-    DimsExprs output{};
-    int32_t const status = buildOf(plugin).getOutputShapes(
-        inputs.data(), static_cast<int32_t>(inputs.size()), nullptr, 0, &output, 1, builder);
-    return status == 0 ? sizesOf(output) : std::vector<Size>{};
+    return buildOf(plugin).getNbOutputs();
+}
+
+std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder, int32_t output)
+{
+    std::vector<DimsExprs> outputs(static_cast<size_t>(numOutputsOf(plugin)));
+    int32_t const status = buildOf(plugin).getOutputShapes(inputs.data(), static_cast<int32_t>(inputs.size()), nullptr,
+        0, outputs.data(), numOutputsOf(plugin), builder);
+    return status == 0 ? sizesOf(outputs[static_cast<size_t>(output)]) : std::vector<Size>{};
 }
 
 std::vector<DynamicPluginTensorDesc> dynamic(std::vector<PluginTensorDesc> const& tensors)
@@ -272,37 +287,46 @@ std::vector<DynamicPluginTensorDesc> dynamic(std::vector<PluginTensorDesc> const
 
 bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors)
 {
+    int32_t const outputs = numOutputsOf(plugin);
     return buildOf(plugin).supportsFormatCombination(
-        position, dynamic(tensors).data(), static_cast<int32_t>(tensors.size()) - 1, 1);
+        position, dynamic(tensors).data(), static_cast<int32_t>(tensors.size()) - outputs, outputs);
 }
 
 size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs)
 {
     std::vector<DynamicPluginTensorDesc> const largest = dynamic(inputs);
-    return buildOf(plugin).getWorkspaceSize(largest.data(), static_cast<int32_t>(inputs.size()), nullptr, 1);
+    return buildOf(plugin).getWorkspaceSize(
+        largest.data(), static_cast<int32_t>(inputs.size()), nullptr, numOutputsOf(plugin));
 }
 
 int32_t run(
     AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors, std::vector<void*> const& memory, void* workspace)
 {
-    int32_t const inputs = static_cast<int32_t>(tensors.size()) - 1;
+    int32_t const outputs = numOutputsOf(plugin);
+    int32_t const inputs = static_cast<int32_t>(tensors.size()) - outputs;
     IPluginV3* const attached = runtimeOf(plugin).attachToContext(nullptr);
     CHECK(attached != nullptr && attached != &plugin);
-    int32_t status = runtimeOf(*attached).onShapeChange(tensors.data(), inputs, &tensors.back(), 1);
+    PluginTensorDesc const* const outputDescs = tensors.data() + inputs;
+    int32_t status = runtimeOf(*attached).onShapeChange(tensors.data(), inputs, outputDescs, outputs);
     if (status == 0)
     {
         status = runtimeOf(*attached).enqueue(
-            tensors.data(), &tensors.back(), memory.data(), &memory.back(), workspace, nullptr);
+            tensors.data(), outputDescs, memory.data(), memory.data() + inputs, workspace, nullptr);
     }
     delete attached;
     return status;
 }
 
-DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs)
+DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs, int32_t output)
 {
-    DataType output{};
-    CHECK(buildOf(plugin).getOutputDataTypes(&output, 1, inputs.data(), static_cast<int32_t>(inputs.size())) == 0);
-    return output;
+    int32_t const outputs = numOutputsOf(plugin);
+    std::vector<DataType> types(static_cast<size_t>(outputs));
+    int32_t const inputCount = static_cast<int32_t>(inputs.size());
+    CHECK(buildOf(plugin).getOutputDataTypes(types.data(), outputs, inputs.data(), inputCount) == 0);
+    CHECK(buildOf(plugin).getOutputDataTypes(types.data(), outputs, inputs.data(), inputCount - 1) != 0);
+    CHECK(buildOf(plugin).configurePlugin(nullptr, inputCount, nullptr, outputs) == 0);
+    CHECK(buildOf(plugin).configurePlugin(nullptr, inputCount, nullptr, outputs + 1) != 0);
+    return types[static_cast<size_t>(output)];
 }
 
 #else
@@ -338,19 +362,27 @@ void destroy(AnyPlugin* plugin)
     plugin->destroy();
 }
 
-std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder)
+int32_t numOutputsOf(AnyPlugin& plugin)
 {
-    return sizesOf(plugin.getOutputDimensions(0, inputs.data(), static_cast<int32_t>(inputs.size()), builder));
+    return plugin.getNbOutputs();
+}
+
+std::vector<Size> shapeOf(AnyPlugin& plugin, std::vector<DimsExprs> const& inputs, Builder& builder, int32_t output)
+{
+    return sizesOf(plugin.getOutputDimensions(output, inputs.data(), static_cast<int32_t>(inputs.size()), builder));
 }
 
 bool supports(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> const& tensors)
 {
-    return plugin.supportsFormatCombination(position, tensors.data(), static_cast<int32_t>(tensors.size()) - 1, 1);
+    int32_t const outputs = numOutputsOf(plugin);
+    return plugin.supportsFormatCombination(
+        position, tensors.data(), static_cast<int32_t>(tensors.size()) - outputs, outputs);
 }
 
 size_t workspaceOf(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& inputs)
 {
-    return plugin.getWorkspaceSize(inputs.data(), static_cast<int32_t>(inputs.size()), nullptr, 1);
+    return plugin.getWorkspaceSize(
+        inputs.data(), static_cast<int32_t>(inputs.size()), nullptr, numOutputsOf(plugin));
 }
 
 int32_t run(
@@ -359,16 +391,17 @@ int32_t run(
     AnyPlugin* const copy = plugin.clone();
     CHECK(copy != nullptr && copy != &plugin && copy->initialize() == 0);
     CHECK(std::string(copy->getPluginNamespace()) == plugin.getPluginNamespace());
-    int32_t const status
-        = copy->enqueue(tensors.data(), &tensors.back(), memory.data(), &memory.back(), workspace, nullptr);
+    size_t const inputs = tensors.size() - static_cast<size_t>(numOutputsOf(plugin));
+    int32_t const status = copy->enqueue(
+        tensors.data(), tensors.data() + inputs, memory.data(), memory.data() + inputs, workspace, nullptr);
     copy->terminate();
     copy->destroy();
     return status;
 }
 
-DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs)
+DataType typeOf(AnyPlugin& plugin, std::vector<DataType> const& inputs, int32_t output)
 {
-    return plugin.getOutputDataType(0, inputs.data(), static_cast<int32_t>(inputs.size()));
+    return plugin.getOutputDataType(output, inputs.data(), static_cast<int32_t>(inputs.size()));
 }
 
 #endif
@@ -392,9 +425,10 @@ PluginTensorDesc tensor(
 void checkCreators()
 {
     std::vector<OwnCreator*> const creators = allCreators();
-    CHECK(creators.size() == 2);
+    CHECK(creators.size() == 3);
     CHECK(std::string(creators[0]->getPluginName()) == "LstfeDeformConv2d");
     CHECK(std::string(creators[1]->getPluginName()) == "LstfeSampledSum");
+    CHECK(std::string(creators[2]->getPluginName()) == "LstfeProposals");
     for (OwnCreator* const creator : creators)
     {
         CHECK(std::string(creator->getPluginVersion()) == "1");
@@ -403,10 +437,14 @@ void checkCreators()
         std::string names;
         for (int32_t i = 0; i < fields->nbFields; ++i)
         {
-            names += std::string(fields->fields[i].name) + " ";
-            CHECK(fields->fields[i].type == PluginFieldType::kINT32);
+            bool const isFloat = fields->fields[i].type == PluginFieldType::kFLOAT32;
+            CHECK(isFloat || fields->fields[i].type == PluginFieldType::kINT32);
+            names += std::string(fields->fields[i].name) + (isFloat ? ":float " : " ");
         }
-        CHECK(names == "kernel_shape strides pads dilations group offset_group has_bias has_mask relu ");
+        CHECK(names
+            == (creator == creators[2] ? "stride:float pre_nms_top_k post_nms_top_k nms_iou:float min_size_px:float "
+                                       : "kernel_shape strides pads dilations group offset_group has_bias has_mask "
+                                         "relu "));
     }
 }
 
@@ -414,25 +452,33 @@ void checkRegistration()
 {
     Registry registry;
     CHECK(lstfe_register(&registry));
-    CHECK(registry.creators.size() == 2 && registry.names[0] == "lstfe" && registry.names[1] == "lstfe");
+    CHECK(registry.creators.size() == 3 && registry.names == std::vector<std::string>(3, "lstfe"));
     Registry full;
-    full.most = 1;
+    full.most = 2;
     CHECK(!lstfe_register(&full));
     CHECK(!lstfe_register(nullptr));
     CHECK(lstfe_tensorrt_version() == NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR);
 }
 
+//! The attribute is refused, and the log names it.
+void checkRefused(OwnCreator& creator, std::vector<Attribute> const& attributes, char const* name)
+{
+    gLog.last = "";
+    CHECK(create(creator, attributes) == nullptr);
+#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR >= 6
+    CHECK(gLog.last.find(name) != std::string::npos);
+#else
+    (void)name;
+#endif
+}
+
 void checkAttributes(OwnCreator& convolution, OwnCreator& sum)
 {
-    std::vector<std::vector<Attribute>> const wrong{{{"strides", {1}}}, {{"pads", {1, 1}}}, {{"group", {0}}},
-        {{"dilations", {0, 1}}}, {{"pads", {0, -1, 0, 0}}}, {{"kernel", {3, 3}}}};
-    for (auto const& attributes : wrong)
+    std::vector<Attribute> const wrong{{"strides", {1}}, {"pads", {1, 1}}, {"group", {0}}, {"dilations", {0, 1}},
+        {"pads", {0, -1, 0, 0}}, {"kernel", {3, 3}}, real("group", 1.F), {"relu", {2}}};
+    for (Attribute const& attribute : wrong)
     {
-        gLog.last = "";
-        CHECK(create(convolution, attributes) == nullptr);
-#if NV_TENSORRT_MAJOR > 8 || NV_TENSORRT_MINOR >= 6
-        CHECK(gLog.last.find(attributes[0].name) != std::string::npos);
-#endif
+        checkRefused(convolution, {attribute}, attribute.name);
     }
     CHECK(create(sum, {{"offset_group", {2}}}) == nullptr);
     AnyPlugin* const named = create(convolution, {{"plugin_version", {1}}, {"offset_group", {2}}});
@@ -455,6 +501,78 @@ void checkShapes(OwnCreator& convolution, OwnCreator& sum)
     destroy(plugin);
     plugin = create(sum, {{"kernel_shape", {3, 3}}});
     CHECK((shapeOf(*plugin, {builder.dims({2, 72, 9, 11}), offsets}, builder) == std::vector<Size>{2, 8, 4, 5}));
+    destroy(plugin);
+}
+
+std::vector<Attribute> proposalAttributes(int32_t before, int32_t after)
+{
+    return {real("stride", 8.F), {"pre_nms_top_k", {before}}, {"post_nms_top_k", {after}}, real("nms_iou", 0.7F),
+        real("min_size_px", 0.F)};
+}
+
+//! None may be left out, and none is taken without sense.
+void checkProposalAttributes(OwnCreator& creator)
+{
+    std::vector<Attribute> const good = proposalAttributes(6000, 300);
+    for (size_t i = 0; i < good.size(); ++i)
+    {
+        std::vector<Attribute> fewer = good;
+        fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
+        checkRefused(creator, fewer, good[i].name);
+    }
+    std::vector<Attribute> const wrong{real("stride", 0.F), {"stride", {8}}, {"pre_nms_top_k", {0}},
+        {"pre_nms_top_k", {16385}}, real("post_nms_top_k", 300.F), real("nms_iou", 1.5F),
+        real("nms_iou", std::nanf("")), real("min_size_px", -1.F)};
+    for (Attribute const& attribute : wrong)
+    {
+        std::vector<Attribute> given = good;
+        given.push_back(attribute);
+        checkRefused(creator, given, attribute.name);
+    }
+}
+
+void checkProposalShapes(OwnCreator& creator)
+{
+    Builder builder;
+    AnyPlugin* const plugin = create(creator, proposalAttributes(6000, 300));
+    CHECK(numOutputsOf(*plugin) == 2);
+    DimsExprs const objectness = builder.dims({1, 15, 38, 63});
+    DimsExprs const deltas = builder.dims({1, 60, 38, 63});
+    DimsExprs const anchors = builder.dims({15, 4});
+    DimsExprs const size = builder.dims({2});
+    CHECK((shapeOf(*plugin, {objectness, deltas, anchors, size}, builder, 0) == std::vector<Size>{1, 300, 4}));
+    CHECK((shapeOf(*plugin, {objectness, deltas, anchors, size}, builder, 1) == std::vector<Size>{1, 300}));
+    CHECK(shapeOf(*plugin, {objectness, deltas, anchors}, builder).empty());
+    CHECK(shapeOf(*plugin, {anchors, deltas, objectness, size}, builder).empty());
+    std::vector<DataType> const types{DataType::kFLOAT, DataType::kFLOAT, DataType::kFLOAT, DataType::kINT32};
+    CHECK(typeOf(*plugin, types, 0) == DataType::kFLOAT);
+    CHECK(typeOf(*plugin, types, 1) == DataType::kINT32);
+    destroy(plugin);
+}
+
+//! Float32 or int32, linear, and nothing else.
+void checkProposalFormats(OwnCreator& creator)
+{
+    AnyPlugin* const plugin = create(creator, proposalAttributes(6000, 300));
+    std::vector<PluginTensorDesc> good(6, tensor({1}));
+    good[3].type = good[5].type = DataType::kINT32; // image size, valid
+    for (int32_t position = 0; position < 6; ++position)
+    {
+        CHECK(supports(*plugin, position, good));
+        int32_t accepted = 0;
+        for (DataType const type : {DataType::kFLOAT, DataType::kHALF, DataType::kINT8, DataType::kINT32})
+        {
+            for (TensorFormat const format : {TensorFormat::kLINEAR, TensorFormat::kHWC8, TensorFormat::kCHW32})
+            {
+                std::vector<PluginTensorDesc> tensors = good;
+                tensors[static_cast<size_t>(position)] = tensor({1}, type, format);
+                accepted += supports(*plugin, position, tensors) ? 1 : 0;
+            }
+        }
+        CHECK(accepted == 1);
+    }
+    good.pop_back();
+    CHECK(!supports(*plugin, 0, good)); // an output is missing
     destroy(plugin);
 }
 
@@ -511,36 +629,44 @@ void checkFormats(OwnCreator& convolution, OwnCreator& sum)
     }
 }
 
-void checkState(OwnCreator& convolution, OwnCreator& sum)
+//! What was saved makes the same operator again, and nothing else makes one.
+void checkState(OwnCreator& creator, OwnCreator& other, std::vector<Attribute> const& attributes,
+    std::vector<Attribute> const& others)
 {
-    std::vector<Attribute> const attributes{{"kernel_shape", {1, 3}}, {"strides", {2, 3}}, {"pads", {1, 2, 3, 4}},
-        {"dilations", {5, 6}}, {"group", {7}}, {"offset_group", {8}}, {"has_bias", {1}}, {"has_mask", {1}},
-        {"relu", {1}}};
-    AnyPlugin* const plugin = create(convolution, attributes);
+    AnyPlugin* const plugin = create(creator, attributes);
     std::vector<char> const state = stateOf(*plugin);
-    AnyPlugin* const restored = restore(convolution, state);
+    AnyPlugin* const restored = restore(creator, state);
     CHECK(restored != nullptr);
     CHECK(stateOf(*restored) == state);
-    AnyPlugin* const plain = create(convolution, {});
-    CHECK(stateOf(*plain) != state);
-    for (AnyPlugin* const made : {plugin, restored, plain})
+    AnyPlugin* const different = create(creator, others);
+    CHECK(stateOf(*different) != state);
+    for (AnyPlugin* const made : {plugin, restored, different})
     {
         destroy(made);
     }
-    CHECK(restore(sum, state) == nullptr);
+    CHECK(restore(other, state) == nullptr);
     for (size_t length = 0; length < state.size(); ++length)
     {
-        CHECK(restore(convolution, {state.begin(), state.begin() + static_cast<std::ptrdiff_t>(length)}) == nullptr);
+        CHECK(restore(creator, {state.begin(), state.begin() + static_cast<std::ptrdiff_t>(length)}) == nullptr);
     }
     std::vector<char> longer = state;
     longer.push_back(0);
-    CHECK(restore(convolution, longer) == nullptr);
+    CHECK(restore(creator, longer) == nullptr);
     for (size_t i = 0; i < state.size(); ++i)
     {
         std::vector<char> altered = state;
         altered[i] = static_cast<char>(altered[i] ^ 1);
-        CHECK(restore(convolution, altered) == nullptr);
+        CHECK(restore(creator, altered) == nullptr);
     }
+}
+
+void checkStates(OwnCreator& convolution, OwnCreator& sum, OwnCreator& proposals)
+{
+    checkState(convolution, sum,
+        {{"kernel_shape", {1, 3}}, {"strides", {2, 3}}, {"pads", {1, 2, 3, 4}}, {"dilations", {5, 6}}, {"group", {7}},
+            {"offset_group", {8}}, {"has_bias", {1}}, {"has_mask", {1}}, {"relu", {1}}},
+        {});
+    checkState(proposals, sum, proposalAttributes(6000, 300), proposalAttributes(6000, 299));
 }
 
 std::vector<float> numbers(size_t count, uint32_t seed)
@@ -638,6 +764,41 @@ void checkTensorCores(OwnCreator& creator)
     destroy(plugin);
 }
 
+//! All memory is what the plugin asked for; sizes that do not agree are refused.
+void checkProposals(OwnCreator& creator)
+{
+    AnyPlugin* const plugin = create(creator, proposalAttributes(100, 20));
+    std::vector<float> objectness = numbers(3 * 5 * 7, 1), deltas = numbers(12 * 5 * 7, 2);
+    std::vector<float> anchors{-4.F, -4.F, 4.F, 4.F, -8.F, -4.F, 8.F, 4.F, -4.F, -8.F, 4.F, 8.F};
+    std::vector<int32_t> size{36, 50}, valid(20, -1), expectedValid(20);
+    std::vector<float> boxes(20 * 4), expected(20 * 4);
+    LstfeProposalParams const params{3, 5, 7, 8.F, 100, 20, 0.7F, 0.F};
+    CHECK(lstfe_proposals_host(&params, objectness.data(), deltas.data(), anchors.data(), size.data(), expected.data(),
+              expectedValid.data())
+        == LSTFE_OK);
+    PluginTensorDesc imageSize = tensor({2}), flags = tensor({1, 20});
+    imageSize.type = flags.type = DataType::kINT32;
+    std::vector<PluginTensorDesc> const tensors{tensor({1, 3, 5, 7}), tensor({1, 12, 5, 7}), tensor({3, 4}), imageSize,
+        tensor({1, 20, 4}), flags};
+    std::vector<char> workspace(workspaceOf(*plugin, tensors));
+    CHECK(workspace.size() == lstfe_proposals_workspace(&params));
+    std::vector<void*> const memory{
+        objectness.data(), deltas.data(), anchors.data(), size.data(), boxes.data(), valid.data()};
+    CHECK(run(*plugin, tensors, memory, nullptr) == LSTFE_SMALL_WORKSPACE);
+    CHECK(run(*plugin, tensors, memory, workspace.data()) == 0);
+    CHECK(boxes == expected && valid == expectedValid && valid[10] == 1);
+    for (size_t i = 0; i < tensors.size(); ++i)
+    {
+        for (int32_t axis = 0; axis < tensors[i].dims.nbDims; ++axis)
+        {
+            std::vector<PluginTensorDesc> wrong = tensors;
+            ++wrong[i].dims.d[axis];
+            CHECK(run(*plugin, wrong, memory, workspace.data()) != 0);
+        }
+    }
+    destroy(plugin);
+}
+
 } // namespace
 
 int main()
@@ -649,14 +810,19 @@ int main()
     checkRegistration();
     OwnCreator& convolution = *allCreators()[0];
     OwnCreator& sum = *allCreators()[1];
+    OwnCreator& proposals = *allCreators()[2];
     checkAttributes(convolution, sum);
     checkShapes(convolution, sum);
     checkFormats(convolution, sum);
-    checkState(convolution, sum);
+    checkStates(convolution, sum, proposals);
     checkConvolution(convolution, true);
     checkConvolution(convolution, false);
     checkSum(sum);
     checkTensorCores(convolution);
+    checkProposalAttributes(proposals);
+    checkProposalShapes(proposals);
+    checkProposalFormats(proposals);
+    checkProposals(proposals);
     std::printf("%d.%d %d checks\n", NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR, gChecks);
     return 0;
 }

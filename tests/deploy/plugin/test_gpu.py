@@ -1,4 +1,4 @@
-"""The kernels on a real GPU, as nvcc compiles them, against torchvision in float64."""
+"""The kernels on a real GPU, as nvcc compiles them, against torchvision in float64 and against the model."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def test_every_kernel_is_right_on_this_gpu(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # `benchmarks` is not installed
     from benchmarks.gpu import Ceilings, no_time
     from benchmarks.plugin import REHEARSAL, Bench, check_random_cases, error_table
+    from benchmarks.proposals import check_proposals
 
     major, minor = torch.cuda.get_device_capability()
     build_library(tmp_path / "kernels.so", [10 * major + minor])
@@ -30,3 +31,5 @@ def test_every_kernel_is_right_on_this_gpu(tmp_path: Path, monkeypatch: pytest.M
     bench = Bench(library, torch.device("cuda"), no_time, Ceilings(None, None), sizes)
     assert len(check_random_cases(bench)) == 10  # raises where one is wrong
     assert len(error_table(bench)) == 9
+    boxes = [row["boxes"] for row in check_proposals(bench.proposals(), sizes.maps, (6000, 300), 25)]
+    assert boxes[1] == 300

@@ -11,6 +11,8 @@ import pytest
 
 from deploy.plugin.library import (
     ARCHITECTURES,
+    HOST_SOURCES,
+    KERNEL_SOURCES,
     SOURCE_DIR,
     PluginError,
     architecture_flags,
@@ -63,6 +65,7 @@ def test_cmake_builds_for_the_same_architectures_from_files_that_exist() -> None
     assert tuple(int(part.split("-")[0]) for part in listed.group(1).split(";")) == ARCHITECTURES
     sources = set(re.findall(r"\b\w+\.(?:cpp|cu)\b", text))
     assert sources == {path.name for path in SOURCE_DIR.iterdir() if path.suffix in (".cpp", ".cu")}
+    assert sources >= {Path(path).name for path in (*HOST_SOURCES, *KERNEL_SOURCES)}
 
 
 def test_a_folder_without_headers_holds_no_version(tmp_path: Path) -> None:
@@ -87,12 +90,12 @@ def test_nvcc_compiles_every_kernel_for_every_architecture_without_a_warning(tmp
     if nvcc is None:
         pytest.skip("no nvcc on this machine; with it the kernels are compiled for all architectures")
     command = [str(nvcc), "-std=c++17", "-fatbin", "--threads", "2", "--Werror", "all-warnings"]
-    command += ["-Xptxas", "-v", *architecture_flags(ARCHITECTURES), str(SOURCE_DIR / "kernels.cu")]
-    result = subprocess.run(
-        [*command, "-o", str(tmp_path / "kernels.fatbin")], capture_output=True, text=True, check=False
+    command += ["-Xptxas", "-v", *architecture_flags(ARCHITECTURES)]
+    printed = "".join(
+        compile_sources([*command, source, "-o", str(tmp_path / "kernels.fatbin")])
+        for source in KERNEL_SOURCES
     )
-    assert result.returncode == 0, result.stderr[:3000]
-    compiled = re.findall(r"Compiling entry function '(\w+)' for 'sm_(\d+)'", result.stderr)
+    compiled = re.findall(r"Compiling entry function '(\w+)' for 'sm_(\d+)'", printed)
     names = {name for name, _ in compiled}
     assert {(name, number) for name, number in compiled} == {
         (name, str(number)) for name in names for number in ARCHITECTURES
@@ -103,6 +106,12 @@ def test_nvcc_compiles_every_kernel_for_every_architecture_without_a_warning(tmp
         "addSplits": 2,
         "sampledSumSimple": 3,
         "sampledSumRows": 3,
+        "clearCounters": 1,
+        "countDigits": 1,
+        "gatherCandidates": 1,
+        "orderCandidates": 1,
+        "findOverlaps": 1,
+        "keepBest": 1,
     }
     assert {kind: sum(kind in name for name in names) for kind in kinds} == kinds
 
@@ -128,6 +137,9 @@ def test_the_shared_library_opens_where_there_is_no_gpu(tmp_path: Path) -> None:
         "lstfe_deform_conv2d_workspace",
         "lstfe_output_height",
         "lstfe_output_width",
+        "lstfe_proposals",
+        "lstfe_proposals_host",
+        "lstfe_proposals_workspace",
         "lstfe_sampled_sum",
         "lstfe_sampled_sum_host",
         "lstfe_status_text",
