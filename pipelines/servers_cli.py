@@ -21,7 +21,7 @@ def up(
     mlflow_port: Annotated[int, Port] = 5000,
     worker_port: Annotated[int, Port] = 8080,
     serve: Annotated[bool, typer.Option("--serve", help="Also run `lstfe serve`.")] = False,
-    serve_port: Annotated[int, Port] = 8000,
+    serve_port: Annotated[int, Port] = 8700,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay and supervise, as a service of systemd does.")
     ] = False,

@@ -29,7 +29,7 @@ class OpsSettings:
     """The worker's own health page."""
     serve: bool = False
     """Also run `lstfe serve`."""
-    serve_port: int = 8000
+    serve_port: int = 8700
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
