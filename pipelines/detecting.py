@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from deploy.bundle import open_bundle
 from deploy.detect_all import DetectionJob, VideoOutcome, merge_results
 from deploy.video_files import find_videos
 from lstfe.errors import UserError
-from pipelines.environment import default_settings
 from pipelines.paths import find_project
+from pipelines.servers.own_server import some_prefect_server
+from pipelines.task_runners import Runner, RunnerSettings
 
 
 def detect_all(
@@ -21,7 +21,7 @@ def detect_all(
     output: Path,
     *,
     backend: str = "onnx",
-    runner: str = "processes",
+    runner: Runner = "processes",
     num_workers: int = 1,
     num_threads: int = 1,
     address: str | None = None,
@@ -30,12 +30,10 @@ def detect_all(
 
     Raises UserError where a video failed, after all others are done and merged.
     """
-    open_bundle(bundle)  # says what is wrong with it before anything starts
+    # What is wrong with any of these is said before anything starts.
+    settings = RunnerSettings(kind=runner, num_workers=num_workers, address=address)
+    open_bundle(bundle)
     videos = find_videos(sources)
-    _apply_settings(output)
-    from pipelines.detection_flow import RunnerSettings, detect_videos, task_runner
-
-    chosen = task_runner(RunnerSettings(kind=runner, num_workers=num_workers, address=address))  # type: ignore[arg-type]
     job = DetectionJob(
         bundle=str(bundle.resolve()),
         output=str(output.resolve()),
@@ -43,7 +41,10 @@ def detect_all(
         num_threads=num_threads,
     )
     output.mkdir(parents=True, exist_ok=True)
-    outcomes = detect_videos.with_options(task_runner=chosen)(videos, job)
+    with some_prefect_server(_root(output)):
+        from pipelines.detection_flow import detect_videos, task_runner  # imports prefect
+
+        outcomes = detect_videos.with_options(task_runner=task_runner(settings))(videos, job)
     merged = merge_results(job, [item.name for item in outcomes if item.state != "failed"])
     message = closing_line(outcomes, merged)
     if failed := [item for item in outcomes if item.state == "failed"]:
@@ -59,11 +60,9 @@ def closing_line(outcomes: Sequence[VideoOutcome], merged: Path) -> str:
     return f"{len(outcomes)} videos ({states}), {found} detections -> {merged}"
 
 
-def _apply_settings(output: Path) -> None:
-    """Give this process the project's settings; a bundle outside of a project works as well."""
+def _root(output: Path) -> Path:
+    """Return the project, or the output folder: a bundle needs no project."""
     try:
-        root = find_project()
+        return find_project()
     except UserError:
-        root = output.resolve()
-    for name, value in default_settings(root).items():
-        os.environ.setdefault(name, value)
+        return output.resolve()

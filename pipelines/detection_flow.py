@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -13,31 +12,11 @@ from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from deploy.detect_all import DetectionJob, VideoOutcome, detect_video
 from deploy.video_files import VideoFile
-from lstfe.errors import UserError
-
-Runner = Literal["processes", "threads", "dask", "ray"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunnerSettings:
-    """Where tasks run."""
-
-    kind: Runner = "processes"
-    num_workers: int = 1
-    address: str | None = None
-    """Scheduler of a Dask or Ray cluster that is there already."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Runner):
-            raise UserError(f"runner must be one of {', '.join(get_args(Runner))}, got {self.kind!r}")
-        if self.num_workers < 1:
-            raise UserError(f"the number of workers must be >= 1, got {self.num_workers}")
-        if self.address is not None and self.kind not in ("dask", "ray"):
-            raise UserError(f"an address is for the runners dask and ray, not for {self.kind}")
+from pipelines.task_runners import RunnerSettings
 
 
 def task_runner(settings: RunnerSettings) -> Any:
-    """Build Prefect's task runner; raises UserError where its package is not installed."""
+    """Build Prefect's task runner."""
     if settings.kind == "processes":
         return ProcessPoolTaskRunner(max_workers=settings.num_workers)
     if settings.kind == "threads":
@@ -71,10 +50,8 @@ def detect_videos(videos: list[VideoFile], job: DetectionJob) -> list[VideoOutco
 
 
 def _dask_runner(settings: RunnerSettings) -> Any:
-    try:
-        from prefect_dask import DaskTaskRunner
-    except ImportError:
-        raise UserError("runner dask needs prefect-dask: pip install 'lstfe[scale]'") from None
+    from prefect_dask import DaskTaskRunner
+
     if settings.address is not None:
         return DaskTaskRunner(address=settings.address)
     cluster = {
@@ -87,10 +64,8 @@ def _dask_runner(settings: RunnerSettings) -> Any:
 
 
 def _ray_runner(settings: RunnerSettings) -> Any:
-    try:
-        from prefect_ray import RayTaskRunner
-    except ImportError:
-        raise UserError("runner ray needs prefect-ray: pip install 'lstfe[ray]'") from None
+    from prefect_ray import RayTaskRunner
+
     if settings.address is not None:
         return RayTaskRunner(address=settings.address)
     return RayTaskRunner(init_kwargs={"num_cpus": settings.num_workers, "include_dashboard": False})

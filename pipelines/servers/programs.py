@@ -63,7 +63,7 @@ def plan(root: Path, settings: OpsSettings) -> list[Program]:
     programs: list[Program] = []
     used: dict[str, str] = {}
     if "PREFECT_API_URL" not in base:
-        programs.append(_prefect(base, settings.prefect_port))
+        programs.append(prefect_server(base, settings.prefect_port))
         used |= programs[-1].settings
     if "MLFLOW_TRACKING_URI" not in base:
         programs.append(_mlflow(root, base, settings.mlflow_port))
@@ -75,11 +75,8 @@ def plan(root: Path, settings: OpsSettings) -> list[Program]:
     return programs
 
 
-def _module(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", *arguments)
-
-
-def _prefect(base: Mapping[str, str], port: int) -> Program:
+def prefect_server(base: Mapping[str, str], port: int) -> Program:
+    """Return Prefect's server on that port, with the environment `base`."""
     address = f"http://{HOST}:{port}"
     return Program(
         name="prefect",
@@ -94,6 +91,10 @@ def _prefect(base: Mapping[str, str], port: int) -> Program:
         health=f"{address}/api/health",
         settings={"PREFECT_API_URL": f"{address}/api"},
     )
+
+
+def _module(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *arguments)
 
 
 def _mlflow(root: Path, base: Mapping[str, str], port: int) -> Program:

@@ -19,6 +19,7 @@ Phase = Literal["waiting", "starting", "healthy", "silent", "down"]
 """waiting: for another program; silent: runs, but no longer answers; down: ended, will be started again."""
 
 _PROBE_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 20, 0.05
 
 
@@ -133,6 +134,18 @@ def listens(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def answers(url: str) -> bool:
+    """Return whether the address answers with 2xx."""
+    from urllib.request import ProxyHandler, build_opener  # takes a while, and most commands ask nothing
+
+    try:
+        # Without proxies: they would be asked for this machine's own addresses.
+        with build_opener(ProxyHandler({})).open(url, timeout=_ANSWER_SECONDS) as response:
+            return 200 <= int(response.status) < 300
+    except (OSError, ValueError):
+        return False
 
 
 def marker(root: Path) -> tuple[str, str]:

@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 import httpx
 
@@ -30,6 +28,7 @@ from pipelines.servers.programs import WORK_POOL, OpsSettings, Program, plan
 from pipelines.servers.state import (
     OpsState,
     ProgramState,
+    answers,
     log_path,
     marker,
     remove_state,
@@ -41,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
 _EAGER_SECONDS, _CALM_SECONDS = 0.5, 5.0
-_ANSWER_SECONDS = 5.0
 _SETTLED_SECONDS = 60.0
 """A program that ran so long starts again at once the next time it ends."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
@@ -213,16 +211,6 @@ class Supervisor:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         logger.info("told to stop (signal %d)", number)
         self._stopped = True
-
-
-def answers(url: str) -> bool:
-    """Return whether the address answers with 2xx."""
-    try:
-        # Without proxies: they would be asked for this machine's own addresses.
-        with build_opener(ProxyHandler({})).open(url, timeout=_ANSWER_SECONDS) as response:
-            return 200 <= int(response.status) < 300
-    except (URLError, OSError, ValueError):
-        return False
 
 
 def _shorten(log: Path) -> None:

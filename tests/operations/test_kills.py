@@ -109,6 +109,7 @@ def test_down_ends_flow_runs_too_and_up_finishes_them(operated: Operated) -> Non
     assert "nothing runs" in status(operated.root)[0]
 
     operated.up()
-    end = operated.run(run)
-    assert end["state_type"] in ("CRASHED", "FAILED", "CANCELLED", "SCHEDULED", "PENDING", "RUNNING"), end
-    print("after down and up:", end["state_type"], end["state_name"], end["state"]["message"])
+    wait_for(lambda: len(operated.starts("down")) == 2, message="the stage has not started again")
+    operated.release()
+    assert operated.wait_for_end(run)["state_type"] == "COMPLETED"
+    operated.assert_clean("down")
