@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -170,8 +171,9 @@ class Supervisor:
         if lock is None:
             raise UserError(f"{self._root}: its servers run already; `lstfe ops status` shows them")
         with lock:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._stop)
+            if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, self._note_signal)
             try:
                 while not self._stopped:
                     self._tick()
@@ -179,6 +181,10 @@ class Supervisor:
             finally:
                 self._end_all()
                 remove_state(self._root)
+
+    def stop(self) -> None:
+        """Make `run` end everything and return."""
+        self._stopped = True
 
     def _tick(self) -> None:
         for item in self._programs.values():
@@ -208,9 +214,9 @@ class Supervisor:
         api = program.environment["PREFECT_API_URL"]
         return lambda: recover(api, WORK_POOL, logger.info)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
         logger.info("told to stop (signal %d)", number)
-        self._stopped = True
+        self.stop()
 
 
 def _shorten(log: Path) -> None:
