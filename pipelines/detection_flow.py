@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -52,6 +53,8 @@ def detect_videos(videos: list[VideoFile], job: DetectionJob) -> list[VideoOutco
 def _dask_runner(settings: RunnerSettings) -> Any:
     from prefect_dask import DaskTaskRunner
 
+    # Dask tells of every connection.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     if settings.address is not None:
         return DaskTaskRunner(address=settings.address)
     cluster = {
