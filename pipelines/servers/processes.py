@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import Iterable
@@ -36,11 +37,29 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float) -> int:
         with contextlib.suppress(*_GONE):
             process.terminate()
     _, stubborn = psutil.wait_procs(asked, timeout=grace_seconds)
-    for process in stubborn:
+    kill(stubborn)
+    return len(stubborn)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill each process."""
+    killed = list(processes)
+    for process in killed:
         with contextlib.suppress(*_GONE):
             process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
-    return len(stubborn)
+    psutil.wait_procs(killed, timeout=5)
+
+
+def runs_module(process: psutil.Process, package: str) -> bool:
+    """Return whether the process was started as `python -m PACKAGE` or a module of it."""
+    try:
+        words = process.cmdline()
+    except _GONE:
+        return False
+    return any(
+        word == "-m" and (name == package or name.startswith(f"{package}."))
+        for word, name in itertools.pairwise(words)
+    )
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

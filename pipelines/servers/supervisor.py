@@ -24,7 +24,7 @@ import httpx
 
 from lstfe.errors import UserError
 from pipelines.servers.lost_runs import RUN_VARIABLE, recover
-from pipelines.servers.processes import end, signal_group, with_variable
+from pipelines.servers.processes import end, kill, runs_module, signal_group, with_variable
 from pipelines.servers.programs import WORK_POOL, OpsSettings, Program, plan
 from pipelines.servers.state import (
     OpsState,
@@ -83,7 +83,7 @@ class Supervised:
             self._process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             logger.warning("%s: did not end within %.0f s, killed", self.program.name, _GRACE_SECONDS)
-        signal_group(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)  # also helpers that outlived their leader
         self._process.wait()
         self._process = None
         self.state.phase, self.state.pid = "down", None
@@ -115,9 +115,8 @@ class Supervised:
         assert self._process is not None
         logger.warning("%s: ended with code %s", self.program.name, self._process.returncode)
         if not self.program.is_worker:
-            signal_group(
-                self._process.pid, signal.SIGKILL
-            )  # helpers that outlived their leader hold the port
+            # Helpers that outlived their leader would hold the port.
+            signal_group(self._process.pid, signal.SIGKILL)
         if now - self._started >= _SETTLED_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS
         self._process = None
@@ -150,7 +149,7 @@ class Supervised:
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        if self.program.is_worker:  # it ends its flow runs itself, and they their stages
+        if self.program.is_worker:  # its group has the flow runs
             self._process.send_signal(number)
         else:
             signal_group(self._process.pid, number)
@@ -199,11 +198,15 @@ class Supervisor:
             )
 
     def _end_all(self) -> None:
-        workers = [item for item in self._programs.values() if item.program.is_worker]
-        for item in workers:
-            item.stop()
-        # Flow runs that outlived an earlier worker.
-        end(with_variable(*marker(self._root), carrying=RUN_VARIABLE), grace_seconds=_GRACE_SECONDS)
+        for item in self._programs.values():
+            if item.program.is_worker:
+                item.stop()
+        # Flow runs are killed, their stages are asked: a run that is asked ends as crashed, for good, while one
+        # that is lost is started again by the next `up`. A stage saves.
+        flow_processes = with_variable(*marker(self._root), carrying=RUN_VARIABLE)
+        engines = [process for process in flow_processes if runs_module(process, "prefect")]
+        kill(engines)
+        end([process for process in flow_processes if process not in engines], grace_seconds=_GRACE_SECONDS)
         for item in reversed(self._programs.values()):
             item.stop()
         end(with_variable(*marker(self._root)), grace_seconds=5)

@@ -21,7 +21,7 @@ from ..deploy.conftest import build_method, bundle_dir, export, make_frames
 from .conftest import wait_for
 
 __all__ = ["build_method", "bundle_dir", "export", "make_frames"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 NUM_CLIPS = 40

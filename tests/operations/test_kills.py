@@ -16,7 +16,7 @@ from pipelines.servers.state import answering_settings, is_supervised, read_stat
 
 from .conftest import Operated, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_killed_prefect_server_costs_the_flow_run_nothing(operated: Operated) -> None:
