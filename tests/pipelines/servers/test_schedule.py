@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,13 @@ def test_the_projects_flows_run_alone_in_utc_and_outlive_their_worker() -> None:
         assert [schedule["timezone"] for schedule in item["schedules"]] == ["UTC"]
         assert item["work_pool"] == {"name": WORK_POOL, "job_variables": {"stream_output": False}}
         assert item["entrypoint"].partition(":")[0] == "pipelines/flows.py"
+
+
+def test_every_entry_point_is_a_flow() -> None:
+    source = ast.parse((ROOT / "pipelines" / "flows.py").read_text())
+    functions = {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
+    named = {item["entrypoint"].partition(":")[2] for item in read_deployments(ROOT / "prefect.yaml")}
+    if not named & functions:
+        pytest.skip("the flows of retraining are not part of this tree")
+
+    assert named <= functions
