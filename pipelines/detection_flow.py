@@ -51,7 +51,7 @@ def detect_videos(videos: list[VideoFile], job: DetectionJob) -> list[VideoOutco
 
 
 def _dask_runner(settings: RunnerSettings) -> Any:
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     # Dask tells of every connection.
     logging.getLogger("distributed").setLevel(logging.WARNING)
