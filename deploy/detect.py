@@ -94,6 +94,14 @@ def detect_source(
     )
 
 
+def detections_of(frames: FrameSource, detector: StreamDetector) -> Iterator[Detections]:
+    """Yield the detections of each frame, in order; a source that breaks off raises after what came before."""
+    stop = StopRequest()  # not entered, so that no signal sets it
+    _prime(detector, frames, stop)
+    for _, detections in _detect(detector, frames, stop):
+        yield detections
+
+
 def _prime(detector: StreamDetector, frames: FrameSource, stop: StopRequest) -> None:
     """Show the detector the frames of its long-term pool, in a reading of their own."""
     if not detector.pool:

@@ -12,10 +12,12 @@ import typer
 
 from lstfe.errors import UserError
 from pipelines.command import run_command
+from pipelines.servers_cli import servers_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Bring data in, check it and look at it.")
 app.add_typer(data_app, name="data")
+app.add_typer(servers_app, name="ops")
 
 
 def main() -> None:
@@ -87,6 +89,39 @@ def detect(
     from deploy.detect import detect_source
 
     print(detect_source(source, bundle, backend=backend, output_dir=output).message)
+
+
+@app.command("detect-all")
+def detect_all(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Videos: files, folders, patterns, fsspec addresses (s3://bucket/night)."),
+    ],
+    bundle: Annotated[Path, typer.Option(help="The deployed bundle.")] = Path("artifacts/deployed"),
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("detected"),
+    backend: Annotated[Literal["onnx", "torch"], typer.Option(help="What runs the network.")] = "onnx",
+    runner: Annotated[
+        Literal["processes", "threads", "dask", "ray"], typer.Option(help="What runs the tasks.")
+    ] = "processes",
+    workers: Annotated[int, typer.Option(min=1, help="Videos at a time.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each detector.")] = 1,
+    address: Annotated[str | None, typer.Option(help="A Dask or Ray cluster that is there already.")] = None,
+) -> None:
+    """Detect on many videos in parallel; a second run does only what is new or changed."""
+    from pipelines.detecting import detect_all as run
+
+    print(
+        run(
+            sources,
+            bundle,
+            output,
+            backend=backend,
+            runner=runner,
+            num_workers=workers,
+            num_threads=threads,
+            address=address,
+        )
+    )
 
 
 @app.command()

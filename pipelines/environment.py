@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.paths import main_root
+from pipelines.servers.state import answering_settings
 
 
 def default_settings(root: Path) -> dict[str, str]:
-    """Settings unless the user set them: nothing leaves the machine, stores lie in the main work tree."""
+    """Settings unless the user set them: nothing leaves the machine, stores lie in the main work tree.
+
+    While the servers of `lstfe ops up` answer, they are used; they keep the same stores.
+    """
     return {
         "DVC_NO_ANALYTICS": "1",
         # MLflow takes the word `true` only, Prefect any of them.
@@ -27,6 +31,7 @@ def default_settings(root: Path) -> dict[str, str]:
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
         # The default of 20 seconds is too short for a busy machine.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        **answering_settings(root),
     }
 
 

@@ -1,0 +1,66 @@
+"""Flow runs whose process died without a word (a kill, a power cut): Prefect would show them running for ever.
+
+With `concurrency_limit: 1` such a run would also keep all later ones from starting. Before a worker starts, its
+predecessor's runs are looked through: those whose process still runs are left alone; of the others what is left is
+ended, and they are started again (the flows are idempotent), at most `MAX_STARTS` times in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from pipelines.servers.processes import end, with_variable
+
+RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
+"""Prefect gives it to the process of a flow run; the stages inherit it."""
+MAX_STARTS = 3
+_GRACE_SECONDS = 30.0  # a training saves within this time
+_TIMEOUT_SECONDS = 20.0
+_UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
+
+
+def recover(api: str, work_pool: str, report: Callable[[str], None]) -> None:
+    """Put the pool's lost runs back; `api` must be a server whose workers are all on this machine.
+
+    Raises httpx.HTTPError when the server does not answer.
+    """
+    with httpx.Client(base_url=api, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+        wanted = {
+            "flow_runs": {"state": {"type": {"any_": _UNFINISHED}}},
+            "work_pools": {"name": {"any_": [work_pool]}},
+        }
+        response = client.post("/flow_runs/filter", json=wanted).raise_for_status()
+        for run in response.json():
+            if is_alive(run):
+                report(f"flow run {run['name']}: its process outlived its worker and is left alone")
+                continue
+            end(with_variable(RUN_VARIABLE, run["id"]), grace_seconds=_GRACE_SECONDS)
+            state = next_state(run)
+            body = {"state": state, "force": True}
+            client.post(f"/flow_runs/{run['id']}/set_state", json=body).raise_for_status()
+            report(f"flow run {run['name']}: {state['message']}")
+
+
+def is_alive(run: dict[str, Any]) -> bool:
+    """Return whether the process that runs the flow itself (not one of its stages) is still there."""
+    pid = str(run.get("infrastructure_pid") or "").rpartition(":")[2]
+    return any(str(process.pid) == pid for process in with_variable(RUN_VARIABLE, run["id"]))
+
+
+def next_state(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what becomes of a lost run: started again, or given up."""
+    if run["state_type"] == "CANCELLING":
+        return {"type": "CANCELLED", "message": "cancelled; its process had already died"}
+    starts = int(run.get("run_count") or 0)
+    if starts >= MAX_STARTS:
+        return {"type": "CRASHED", "message": f"its process died in each of {starts} starts; given up"}
+    return {
+        "type": "SCHEDULED",
+        "name": "AwaitingRetry",
+        "message": "its process died with its worker; started again",
+        "state_details": {"scheduled_time": datetime.now(UTC).isoformat()},
+    }
