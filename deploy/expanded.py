@@ -81,7 +81,7 @@ def expanded_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 def run_session(session: onnxruntime.InferenceSession, graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     """Run a session with the inputs of a graph's contract, cast to the types that it has."""
     types = {value.name: _NUMPY_TYPES[value.type] for value in session.get_inputs()}
-    feed = {
+    feed: dict[str, Array] = {
         name: value.astype(types[name], copy=False) for name, value in zip(graph.inputs, inputs, strict=True)
     }
     outputs: list[Array] = session.run(list(graph.outputs), feed)

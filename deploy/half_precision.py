@@ -15,7 +15,7 @@ coordinate past cell 64 would move in steps of 1/16 cell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -27,7 +27,7 @@ from deploy.operators import DEFORM_CONV, DOMAIN, SAMPLED_SUM
 from deploy.rewrite import drop_unused, rename_reads, replace_nodes
 from lstfe.errors import UserError
 
-_LINEAR = {"Conv", "MatMul", "Gemm", "ConvTranspose"}
+LINEAR = frozenset({"Conv", "MatMul", "Gemm", "ConvTranspose"})
 _ACTIVATIONS = {"Relu", "MaxPool"}
 _NEUTRAL = {
     *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Where"),
@@ -57,6 +57,34 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return infer_types(converted, strict=True)
 
 
+def last_before_float(model: onnx.ModelProto, operators: Collection[str] = ()) -> set[str]:
+    """Return the outputs of the linear layers that are the last before something that stays float32.
+
+    That is: only moving and mixing lies between them and a float32 output, the plugin's offsets, or one of `operators`.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    wanted = [value.name for value in model.graph.output if value.name not in HALF_VALUES]
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            follow = _DATA_PLACES.get(node.op_type, set())
+            wanted += [name for place, name in enumerate(node.input) if place not in follow]
+        elif node.op_type in operators:
+            wanted += node.input
+    found: set[str] = set()
+    seen: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        producer = producers.get(name)
+        if producer is None or name in seen:
+            continue
+        seen.add(name)
+        if producer.op_type in LINEAR:
+            found.add(name)
+        elif producer.op_type in _NEUTRAL:
+            wanted += producer.input
+    return found
+
+
 class _Conversion:
     """One graph on its way; what is known of its values by name."""
 
@@ -65,12 +93,11 @@ class _Conversion:
         self.graph = model.graph
         self.types = element_types(model)
         self.constants = {value.name: value for value in self.graph.initializer}
-        self.producers = {name: node for node in self.graph.node for name in node.output}
         self.half: set[str] = set()  # values that are in half precision by now
         self.nodes: list[onnx.NodeProto] = []
 
     def run(self) -> None:
-        geometry, kept_float = self._geometry(), self._last_before_float()
+        geometry, kept_float = self._geometry(), last_before_float(self.model)
         for value in self.graph.input:
             if self._is_float(value.name) and role_of(value.name) in HALF_VALUES:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
@@ -93,7 +120,7 @@ class _Conversion:
         read = [name for name in node.input if self._is_float(name) and name not in self.constants]
         if node.domain == DOMAIN:
             return node.op_type in (SAMPLED_SUM, DEFORM_CONV)
-        if node.op_type in _LINEAR | _ACTIVATIONS:
+        if node.op_type in LINEAR | _ACTIVATIONS:
             return node.output[0] not in kept_float and not set(read) <= geometry
         return node.op_type in _NEUTRAL and bool(read) and set(read) <= self.half
 
@@ -105,28 +132,6 @@ class _Conversion:
             if read and read <= known:
                 known |= set(node.output)
         return known
-
-    def _last_before_float(self) -> set[str]:
-        """Return outputs of the linear layers with only moving and mixing between them and what must be float32."""
-        found: set[str] = set()
-        wanted = [value.name for value in self.graph.output if value.name not in HALF_VALUES]
-        for node in self.graph.node:
-            if node.op_type in (SAMPLED_SUM, DEFORM_CONV):
-                wanted += [
-                    name for place, name in enumerate(node.input) if place not in _DATA_PLACES[node.op_type]
-                ]
-        seen: set[str] = set()
-        while wanted:
-            name = wanted.pop()
-            producer = self.producers.get(name)
-            if producer is None or name in seen or not self._is_float(name):
-                continue
-            seen.add(name)
-            if producer.op_type in _LINEAR:
-                found.add(name)
-            elif producer.op_type in _NEUTRAL:
-                wanted += producer.input
-        return found
 
     def _as(self, name: str, in_half: bool, made: set[tuple[str, int]]) -> str:
         """Return the name of a value in the wanted precision, with a Cast or a second constant where it is new."""
@@ -175,9 +180,9 @@ class _Conversion:
         return self.types.get(name) == TensorProto.FLOAT
 
 
-def share_of_half(model: onnx.ModelProto, operators: Iterable[str] = ("Conv", "MatMul", "Gemm")) -> float:
+def share_of_half(model: onnx.ModelProto) -> float:
     """Return the share of a graph's linear layers that compute in half precision."""
-    types, wanted = element_types(model), set(operators)
-    nodes = [node for node in model.graph.node if node.op_type in wanted]
+    types = element_types(model)
+    nodes = [node for node in model.graph.node if node.op_type in LINEAR]
     in_half = [node for node in nodes if types.get(node.output[0]) == TensorProto.FLOAT16]
     return len(in_half) / len(nodes) if nodes else 0.0

@@ -218,7 +218,7 @@ def _expand_proposals(node: onnx.NodeProto, prefix: str, anchors: npt.NDArray[np
         min_size_px=attributes["min_size_px"],
     ).graph
     objectness, box_deltas, _, image_size = node.input
-    outside = {
+    outside: dict[str, str] = {
         "objectness": objectness,
         "box_deltas": box_deltas,
         "image_size": f"{prefix}size",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -146,7 +147,7 @@ def _not_of_opset_17(model: onnx.ModelProto) -> str | None:
     return None
 
 
-def _axes_to_attribute(node: onnx.NodeProto, constants: dict[str, np.ndarray], graph: str) -> None:
+def _axes_to_attribute(node: onnx.NodeProto, constants: dict[str, npt.NDArray[Any]], graph: str) -> None:
     attributes = attributes_of(node)
     axes = constants.get(node.input[1]) if len(node.input) > 1 else None
     if len(node.input) > 1 and node.input[1] and axes is None:

@@ -6,11 +6,15 @@ None of them changes the names of inputs and outputs, which are the contract of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+Array = npt.NDArray[Any]
 
 
 def fold_constants(model: onnx.ModelProto) -> None:
@@ -34,6 +38,25 @@ def fold_constants(model: onnx.ModelProto) -> None:
         folded.append(node)
     for node in folded:
         model.graph.node.remove(node)
+    drop_unused(model)
+
+
+def fold_scales(model: onnx.ModelProto) -> None:
+    """Let convolutions take up, in place, constant factors and summands per channel that follow them.
+
+    A frozen batch norm is exported as such a pair. Folded, its weights are rounded once in half precision, and int8
+    takes its ranges from what the convolution really multiplies.
+    """
+    constants = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    for convolution in [node for node in model.graph.node if node.op_type == "Conv"]:
+        if convolution.input[1] not in constants or (len(convolution.input) > 2 and convolution.input[2] not in constants):
+            continue
+        while (follower := _only_reader(model, convolution.output[0], outputs)) is not None:
+            factor = _per_channel(follower, convolution.output[0], constants, len(constants[convolution.input[1]]))
+            if factor is None:
+                break
+            _take_up(model, convolution, follower, factor, constants)
     drop_unused(model)
 
 
@@ -103,6 +126,49 @@ def readers(model: onnx.ModelProto, name: str) -> Iterator[onnx.NodeProto]:
     return (node for node in model.graph.node if name in node.input)
 
 
+def _only_reader(model: onnx.ModelProto, name: str, outputs: set[str]) -> onnx.NodeProto | None:
+    found = list(readers(model, name))
+    return found[0] if len(found) == 1 and name not in outputs else None
+
+
+def _per_channel(
+    node: onnx.NodeProto, data: str, constants: dict[str, Array], channels: int
+) -> Array | None:
+    """Return the (channels,) that a Mul or Add applies to (1, channels, h, w) data, None if it does something else."""
+    if node.op_type not in ("Mul", "Add"):
+        return None
+    other = constants.get(next((name for name in node.input if name != data), ""))
+    if other is None or other.size not in (1, channels):
+        return None
+    is_per_channel = other.size == 1 or (other.ndim >= 3 and other.shape[-3:] == (channels, 1, 1))
+    return np.broadcast_to(other.reshape(-1), (channels,)) if is_per_channel else None
+
+
+def _take_up(
+    model: onnx.ModelProto,
+    convolution: onnx.NodeProto,
+    follower: onnx.NodeProto,
+    values: Array,
+    constants: dict[str, Array],
+) -> None:
+    weight = constants[convolution.input[1]].astype(np.float64)
+    has_bias = len(convolution.input) > 2
+    bias = constants[convolution.input[2]].astype(np.float64) if has_bias else np.zeros(len(weight))
+    if follower.op_type == "Mul":
+        weight, bias = weight * values.reshape(-1, *[1] * (weight.ndim - 1)), bias * values
+    else:
+        bias = bias + values
+    result = follower.output[0]
+    names = [f"{result}_weight", f"{result}_bias"]
+    for name, value in zip(names, (weight, bias), strict=True):
+        constants[name] = value.astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(constants[name], name))
+    del convolution.input[1:]
+    convolution.input.extend(names)
+    convolution.output[0] = result
+    model.graph.node.remove(follower)
+
+
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
@@ -110,7 +176,7 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
 
 
 def _single_node_model(
-    node: onnx.NodeProto, inputs: dict[str, np.ndarray], opsets: Iterable[onnx.OperatorSetIdProto]
+    node: onnx.NodeProto, inputs: dict[str, Array], opsets: Iterable[onnx.OperatorSetIdProto]
 ) -> onnx.ModelProto:
     declared = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

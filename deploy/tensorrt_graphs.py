@@ -18,7 +18,7 @@ from deploy.graphs import GraphSizes, Precision, graphs_of
 from deploy.half_precision import to_half
 from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin
 from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
-from deploy.rewrite import fold_constants, use_int32_borders
+from deploy.rewrite import fold_constants, fold_scales, use_int32_borders
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
 from lstfe.model.proposals import LEAST_SIDE_PX, cell_anchors
@@ -128,6 +128,7 @@ def _single_precision(name: str, bundle: Bundle) -> onnx.ModelProto:
     else:
         model = onnx.load(bundle.directory / f"{name}.onnx")
     fold_constants(model)
+    fold_scales(model)
     cut_whole_shapes(model)
     use_deform_conv_plugin(model)
     return model
