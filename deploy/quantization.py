@@ -70,7 +70,9 @@ def quantize_graphs(
         raise QuantizationError(
             "int8 takes its ranges from training frames: give a prepared data set (data/prepared/NAME)"
         )
-    quantized = {name: layers for name in QUANTIZED_GRAPHS if name in models and (layers := layers_of(models[name]))}
+    quantized = {
+        name: layers for name in QUANTIZED_GRAPHS if name in models and (layers := layers_of(models[name]))
+    }
     ranges = collect_ranges(models, quantized, bundle, calibration)
     return {
         name: insert_quantization(model, quantized[name], ranges[name]) if name in quantized else model
@@ -115,7 +117,8 @@ def collect_ranges(
     return graphs.ranges()
 
 
-def insert_quantization(model: onnx.ModelProto, layers: list[str], ranges: Mapping[str, float]
+def insert_quantization(
+    model: onnx.ModelProto, layers: list[str], ranges: Mapping[str, float]
 ) -> onnx.ModelProto:
     """Return a model with the layers' inputs and weights quantized by the ranges of their activations."""
     copy = onnx.ModelProto()
@@ -153,7 +156,8 @@ class _CalibratingGraphs:
         self._graphs = {graph.name: graph for graph in graphs_of(config, "commuted")}
         self._observed = {name: _inputs_of(models[name], layers.get(name, [])) for name in models}
         self._sessions = {
-            name: expanded_session(_with_outputs(model, self._observed[name])) for name, model in models.items()
+            name: expanded_session(_with_outputs(model, self._observed[name]))
+            for name, model in models.items()
         }
         self._highest = {name: dict.fromkeys(values, 0.0) for name, values in self._observed.items()}
 

@@ -50,10 +50,12 @@ def fold_scales(model: onnx.ModelProto) -> None:
     constants = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     for convolution in [node for node in model.graph.node if node.op_type == "Conv"]:
-        if convolution.input[1] not in constants or (len(convolution.input) > 2 and convolution.input[2] not in constants):
+        if not set(filter(None, convolution.input[1:])) <= set(constants):
             continue
         while (follower := _only_reader(model, convolution.output[0], outputs)) is not None:
-            factor = _per_channel(follower, convolution.output[0], constants, len(constants[convolution.input[1]]))
+            factor = _per_channel(
+                follower, convolution.output[0], constants, len(constants[convolution.input[1]])
+            )
             if factor is None:
                 break
             _take_up(model, convolution, follower, factor, constants)
@@ -65,13 +67,15 @@ def drop_unused(model: onnx.ModelProto) -> None:
     outputs = {value.name for value in model.graph.output}
     while True:
         read = outputs | {name for node in model.graph.node for name in node.input}
-        unused = [node for node in model.graph.node if not read & set(node.output)]
-        for node in unused:
-            model.graph.node.remove(node)
+        unused = [place for place, node in enumerate(model.graph.node) if not read & set(node.output)]
+        for place in reversed(unused):
+            del model.graph.node[place]
         if not unused:
             break
-    for value in [value for value in model.graph.initializer if value.name not in read]:
-        model.graph.initializer.remove(value)
+    # By place: comparing weights to find the one to remove would read them all.
+    for place in reversed(range(len(model.graph.initializer))):
+        if model.graph.initializer[place].name not in read:
+            del model.graph.initializer[place]
 
 
 def use_int32_borders(model: onnx.ModelProto) -> None:
@@ -131,9 +135,7 @@ def _only_reader(model: onnx.ModelProto, name: str, outputs: set[str]) -> onnx.N
     return found[0] if len(found) == 1 and name not in outputs else None
 
 
-def _per_channel(
-    node: onnx.NodeProto, data: str, constants: dict[str, Array], channels: int
-) -> Array | None:
+def _per_channel(node: onnx.NodeProto, data: str, constants: dict[str, Array], channels: int) -> Array | None:
     """Return the (channels,) that a Mul or Add applies to (1, channels, h, w) data, None if it does something else."""
     if node.op_type not in ("Mul", "Add"):
         return None

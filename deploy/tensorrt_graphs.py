@@ -48,8 +48,10 @@ def write_tensorrt_graphs(
 ) -> list[Path]:
     """Write the family of a bundle into `destination`, one `<graph>.onnx` each; return the paths.
 
-    `opset` is 17 for TensorRT below 10, else 20 (`deploy.opsets.opset_for`). `calibration` is a prepared data set,
-    whose training frames int8 takes its ranges from. Raises OpsetError, HalfPrecisionError, QuantizationError.
+    `opset` is 17 for TensorRT below 10, else 20 (`deploy.opsets.opset_for`). `calibration` is a prepared data set:
+    int8 takes its ranges from the split `train`, and its AP is compared with PyTorch's on the split `val`, written to
+    parity.json. Raises OpsetError, HalfPrecisionError, QuantizationError, and ParityError where int8 costs more AP
+    than `export.max_ap_drop`; nothing but the report is written then.
     """
     if opset not in OPSETS:
         raise OpsetError(
@@ -57,6 +59,10 @@ def write_tensorrt_graphs(
         )
     models = build_tensorrt_graphs(bundle, precision=precision, calibration=calibration)
     destination.mkdir(parents=True, exist_ok=True)
+    if precision == "int8" and calibration is not None:
+        from deploy.family_parity import check_family
+
+        check_family(bundle, models, precision=precision, prepared_dir=calibration, report_dir=destination)
     paths = []
     for name, model in models.items():
         if opset == 17:
@@ -124,7 +130,7 @@ def _single_precision(name: str, bundle: Bundle) -> onnx.ModelProto:
     if name == "proposals":
         return proposals_graph(bundle.config, bundle.config.export.opset)
     if name in _OF_THE_FORM:
-        model = build_graph(name, _network(bundle), bundle.config, "commuted")
+        model = build_graph(name, load_network(bundle), bundle.config, "commuted")
     else:
         model = onnx.load(bundle.directory / f"{name}.onnx")
     fold_constants(model)
@@ -134,7 +140,8 @@ def _single_precision(name: str, bundle: Bundle) -> onnx.ModelProto:
     return model
 
 
-def _network(bundle: Bundle) -> LSTFENet:
+def load_network(bundle: Bundle) -> LSTFENet:
+    """Return the network of a bundle, in evaluation mode."""
     network = LSTFENet(bundle.config.model, len(bundle.label_names) + 1, pretrained=False)
     load_weights(network, bundle.directory / WEIGHTS_FILE)
     return network.eval()

@@ -587,9 +587,7 @@ class ExportConfig:
             self.calibration_frames >= 1,
             f"export.calibration_frames must be >= 1, got {self.calibration_frames}",
         )
-        _require(
-            0 <= self.max_ap_drop <= 1, f"export.max_ap_drop must be in 0..1, got {self.max_ap_drop}"
-        )
+        _require(0 <= self.max_ap_drop <= 1, f"export.max_ap_drop must be in 0..1, got {self.max_ap_drop}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
