@@ -19,10 +19,11 @@ convolution needs of a frame is computed once per frame (lstfe/model/alignment.p
 
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""What the graphs for TensorRT compute in: fp16 with float32 where it matters; int8 in the large convolutions."""
+"""What the graphs for TensorRT compute in: fp16 with float32 where it matters; int8 in the large layers, the rest as
+fp16 (before opset 19, so for TensorRT below 10, float32)."""
 
 HALF_VALUES = frozenset({"features", "support_maps", "roi_map", "proposal_features"})
-"""What goes from graph to graph in half precision under fp16, whichever frames it is of; all else stays float32."""
+"""What goes from graph to graph in half precision where the rest of the graphs is fp16; all else stays float32."""
 
 
 def role_of(name: str) -> str:

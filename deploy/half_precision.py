@@ -7,6 +7,7 @@ Of each node one question is asked: in which of the two does it compute?
                       nothing but boxes (the gates of the location coding)
     Relu, MaxPool     half, but behind boxes
     moving and mixing half where all that they read is half (Reshape, Concat, Add, ...)
+    int8's pairs      half, where there are any; their scales too
     all others        float32: softmax, norms, means, RoIAlign with its coordinates, exp, log, sines, divisions
 
 So sampling offsets, box geometry, descriptors and logits never pass through half precision, which has 11 bits: a
@@ -36,6 +37,7 @@ _NEUTRAL = {
 }
 # Inputs that follow the node's precision, by place; of other operators all floats do.
 _DATA_PLACES = {"Resize": {0}, SAMPLED_SUM: {0}, DEFORM_CONV: {0, 1}}
+_QUANTIZATION = {"QuantizeLinear", "DequantizeLinear"}
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -120,6 +122,8 @@ class _Conversion:
         read = [name for name in node.input if self._is_float(name) and name not in self.constants]
         if node.domain == DOMAIN:
             return node.op_type in (SAMPLED_SUM, DEFORM_CONV)
+        if node.op_type in _QUANTIZATION:
+            return node.op_type == "DequantizeLinear" or set(read) <= self.half
         if node.op_type in LINEAR | _ACTIVATIONS:
             return node.output[0] not in kept_float and not set(read) <= geometry
         return node.op_type in _NEUTRAL and bool(read) and set(read) <= self.half
@@ -155,7 +159,13 @@ class _Conversion:
                 f"graph {self.graph.name}: {name} has a value of {finite.max():.3g}, half precision holds "
                 f"{_LARGEST_HALF:.0f} at most; use fp32"
             )
-        return numpy_helper.from_array(values.astype(np.float16), target)
+        half = values.astype(np.float16)
+        if self._scales_something(name):  # of a dead channel; zero would divide by it
+            half = np.maximum(half, np.finfo(np.float16).smallest_subnormal)
+        return numpy_helper.from_array(half, target)
+
+    def _scales_something(self, name: str) -> bool:
+        return any(node.op_type in _QUANTIZATION and name in node.input[1:2] for node in self.graph.node)
 
     def _give_outputs(self, made: set[tuple[str, int]]) -> None:
         """Give the outputs the types that `HALF_VALUES` says, under the names of the contract."""

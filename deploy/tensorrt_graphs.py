@@ -53,38 +53,37 @@ def write_tensorrt_graphs(
     parity.json. Raises OpsetError, HalfPrecisionError, QuantizationError, and ParityError where int8 costs more AP
     than `export.max_ap_drop`; nothing but the report is written then.
     """
-    if opset not in OPSETS:
-        raise OpsetError(
-            f"opset {opset} is not made for TensorRT, expected one of {', '.join(map(str, OPSETS))}"
-        )
-    models = build_tensorrt_graphs(bundle, precision=precision, calibration=calibration)
+    models = build_tensorrt_graphs(bundle, precision=precision, opset=opset, calibration=calibration)
     destination.mkdir(parents=True, exist_ok=True)
     if precision == "int8" and calibration is not None:
         from deploy.family_parity import check_family
 
         check_family(bundle, models, precision=precision, prepared_dir=calibration, report_dir=destination)
-    paths = []
     for name, model in models.items():
-        if opset == 17:
-            lower_to_17(model)
-        paths.append(destination / f"{name}.onnx")
-        onnx.save(model, paths[-1])
-    return paths
+        onnx.save(model, destination / f"{name}.onnx")
+    return [destination / f"{name}.onnx" for name in models]
 
 
 def build_tensorrt_graphs(
-    bundle: Bundle, *, precision: Precision, calibration: Path | None = None
+    bundle: Bundle, *, precision: Precision, opset: int = 20, calibration: Path | None = None
 ) -> dict[str, onnx.ModelProto]:
-    """Build the family of a bundle at the opset of its own graphs: name -> model."""
+    """Build the family of a bundle in memory: name -> model; see `write_tensorrt_graphs`, but no AP is looked at."""
+    if opset not in OPSETS:
+        raise OpsetError(
+            f"opset {opset} is not made for TensorRT, expected one of {', '.join(map(str, OPSETS))}"
+        )
     models = {name: _single_precision(name, bundle) for name in graph_names(bundle.config)}
     if precision == "int8":
         from deploy.quantization import quantize_graphs
 
         models = quantize_graphs(models, bundle, calibration)
-    if precision == "fp16":
+    # Before opset 19 the scales of int8 are float32, and with them what lies between the quantized layers.
+    if precision == "fp16" or (precision == "int8" and opset >= 19):
         models = {name: model if name in _ALWAYS_FLOAT else to_half(model) for name, model in models.items()}
     for model in models.values():
         use_int32_borders(model)
+        if opset == 17:
+            lower_to_17(model)
         onnx.checker.check_model(model)
     return models
 
