@@ -119,6 +119,31 @@ def test_a_constant_for_both_precisions_is_kept_twice() -> None:
     assert sorted(value.data_type for value in half.graph.initializer) == [FLOAT, HALF]
 
 
+def test_int8_layers_take_and_give_half_precision_with_scales_that_never_vanish() -> None:
+    model = built(
+        """g (float[1,2,3,3] features) => (float[1,2,3,3] roi_map) {
+            marked = QuantizeLinear (features, scale, zero)
+            data = DequantizeLinear (marked, scale, zero)
+            marked_weight = QuantizeLinear <axis = 0> (weight, scales, zeros)
+            taken = DequantizeLinear <axis = 0> (marked_weight, scales, zeros)
+            sum = Conv (data, taken)
+            roi_map = Relu (sum)
+        }""",
+        scale=np.array(0.02, np.float32),
+        zero=np.array(0, np.int8),
+        weight=random(2, 2, 1, 1) * np.array([1.0, 1e-12], np.float32).reshape(2, 1, 1, 1),
+        scales=np.array([0.01, 1e-14], np.float32),
+        zeros=np.zeros(2, np.int8),
+    )
+    half = to_half(model)
+    assert types_of_inputs(half, "Conv") == [[HALF, HALF]]
+    assert [types[1] for types in types_of_inputs(half, "DequantizeLinear")] == [HALF, HALF]
+    features = random(1, 2, 3, 3)
+    [found] = InferenceSession(half.SerializeToString()).run(None, {"features": features.astype(np.float16)})
+    [expected] = InferenceSession(model.SerializeToString()).run(None, {"features": features})
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def test_a_weight_too_large_for_half_is_refused() -> None:
     model = built(
         "g (float[1,1,2,2] features) => (float[1,1,2,2] roi_map) { roi_map = Conv (features, weight) }",
