@@ -1,7 +1,7 @@
 """Which ONNX opset a TensorRT version may be given, and the way down to it.
 
-TensorRT's parsers before 10 accept nodes that they do not know how to read: in 8.5 and 8.6 a Reduce whose axes are an
-input reduces over all axes, up to 9.3 a Shape with `start` and `end` gives the whole shape. Nothing is said, and the
+TensorRT's parsers before 10 accept nodes that they do not know how to read: a Reduce whose axes are an input reduces
+over all axes, a Shape with `start` and `end` gives the whole shape (8.5 to 9.3). Nothing is said, and the
 results are wrong. So graphs for them are rewritten to opset 17, the newest that 8.5 knows, with neither of these, and
 `require_opset` refuses others.
 """
