@@ -4,7 +4,9 @@ TensorRT reads such graphs as they are (explicit quantization), ONNX Runtime run
 channel for weights and one per tensor for activations, biases and all else in float32. Quantized are the convolutions
 and fully connected layers of backbone, support, align and roi, but for
 
-    the stem                    three channels, little to gain
+    layers that read finer      the stem, and by default layer1: small objects live there, and rounding there costs the
+    maps than                   objectness most of all
+    `export.int8_min_stride`
     the last layers before a    sampling offsets, the frames' weights, objectness and box deltas: detections hang on
     float32 value or a softmax  their last digits
 
@@ -31,6 +33,7 @@ from deploy.expanded import PlainView, expanded_session, run_session
 from deploy.graphs import graphs_of
 from deploy.half_precision import LINEAR, last_before_float
 from deploy.onnx_backend import OnnxGraphs
+from deploy.operators import attributes_of
 from deploy.runtime import StreamRuntime
 from lstfe.config import Config
 from lstfe.data.prepared import load_split
@@ -70,9 +73,11 @@ def quantize_graphs(
         raise QuantizationError(
             "int8 takes its ranges from training frames: give a prepared data set (data/prepared/NAME)"
         )
-    quantized = {
-        name: layers for name in QUANTIZED_GRAPHS if name in models and (layers := layers_of(models[name]))
+    min_stride = bundle.config.export.int8_min_stride
+    found = {
+        name: layers_of(models[name], min_stride=min_stride) for name in QUANTIZED_GRAPHS if name in models
     }
+    quantized = {name: layers for name, layers in found.items() if layers}
     ranges = collect_ranges(models, quantized, bundle, calibration)
     return {
         name: insert_quantization(model, quantized[name], ranges[name]) if name in quantized else model
@@ -80,20 +85,34 @@ def quantize_graphs(
     }
 
 
-def layers_of(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the layers of a graph that int8 takes; every one gets a name if it has none."""
+def layers_of(model: onnx.ModelProto, *, min_stride: int = 2) -> list[str]:
+    """Return the names of the layers of a graph that int8 takes; every one gets a name if it has none.
+
+    `min_stride` is the finest map that they may read, in image pixels a cell, where the graph begins with the image.
+    """
     constants = {value.name: value for value in model.graph.initializer}
     sensitive = last_before_float(model, ("Softmax",))
-    inputs = {value.name for value in model.graph.input}
+    strides = _strides(model)
     layers = []
     for place, node in enumerate(model.graph.node):
         if node.op_type not in LINEAR or node.input[1] not in constants or node.output[0] in sensitive:
             continue
-        if "image" in inputs and node.input[0] == "image":
+        if strides.get(node.input[0], min_stride) < min_stride:
             continue
         node.name = node.name or f"layer_{place}"
         layers.append(node.name)
     return layers
+
+
+def _strides(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the image pixels a cell of the maps that come from the input `image`."""
+    strides = {value.name: 1 for value in model.graph.input if value.name == "image"}
+    for node in model.graph.node:
+        known = [strides[name] for name in node.input if name in strides]
+        if known:
+            step = attributes_of(node).get("strides", [1])[0] if node.op_type in ("Conv", "MaxPool") else 1
+            strides |= dict.fromkeys(node.output, max(known) * step)
+    return strides
 
 
 def collect_ranges(

@@ -15,9 +15,9 @@ from deploy.quantization import QuantizationError, insert_quantization, layers_o
 BODY = """
 <ir_version: 10, opset_import: ["" : 20, "lstfe" : 1]>
 g (float[1,3,8,8] image, float[1,4] box_vector)
-    => (float[1,4,8,8] roi_map, float[1,4,8,8] objectness, float[1,2] features)
+    => (float[1,4,4,4] roi_map, float[1,4,4,4] objectness, float[1,2] features)
 {
-    stem = Conv (image, stem_weight)
+    stem = Conv <strides = [2, 2]> (image, stem_weight)
     active = Relu (stem)
     deep = Conv <pads = [1, 1, 1, 1]> (active, weight, bias)
     roi_map = Relu (deep)
@@ -60,6 +60,31 @@ def test_stem_and_the_last_layers_before_float32_are_left_out(graph: onnx.ModelP
     layers = layers_of(graph)
     taken = [node.output[0] for node in graph.graph.node if node.name in layers]
     assert taken == ["deep", "vectors"]
+
+
+def test_layers_that_read_finer_maps_than_allowed_are_left_out() -> None:
+    model = parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[1,3,32,32] image) => (float[1,3,4,4] roi_map)
+        {
+            a = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (image, weight)
+            b = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+            c = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (b, weight)
+            d = Conv <pads = [1, 1, 1, 1]> (c, weight)
+            roi_map = Relu (d)
+        }""")
+    model.graph.initializer.append(numpy_helper.from_array(random(3, 3, 3, 3), "weight"))
+
+    def taken(min_stride: int) -> list[str]:
+        layers = layers_of(model, min_stride=min_stride)
+        return [node.output[0] for node in model.graph.node if node.name in layers]
+
+    assert {stride: taken(stride) for stride in (1, 4, 8, 16)} == {
+        1: ["a", "c", "d"],
+        4: ["c", "d"],
+        8: ["d"],
+        16: [],
+    }
 
 
 def test_quantized_layers_are_as_tensorrt_reads_them(graph: onnx.ModelProto) -> None:
