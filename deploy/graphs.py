@@ -8,9 +8,14 @@ boxes with a false `valid`. This module imports no torch, onnx or onnxruntime.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lstfe.config import Config
 from lstfe.window import alignment_gaps, relation_gaps
+
+Form = Literal["plain", "commuted"]
+"""`plain`: standard ONNX, what ONNX Runtime runs. `commuted`: the same network for TensorRT; what the last deformable
+convolution needs of a frame is computed once per frame (lstfe/model/alignment.py), by a graph of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class GraphSizes:
         """Length of axis 1 of the inputs that an export fixes."""
         return {
             "short_term_features": self.num_alignment,
+            "short_term_support_maps": self.num_alignment,
+            "short_term_offset_response": self.num_alignment,
             "proposal_features": self.num_proposals,
             "short_term_proposal_features": self.num_relation * self.num_reference_proposals,
             "long_term_proposal_features": self.num_long_term * self.num_reference_proposals,
@@ -65,7 +72,7 @@ class Graph:
     outputs: tuple[str, ...]
 
 
-def graphs_of(config: Config) -> tuple[Graph, ...]:
+def graphs_of(config: Config, form: Form = "plain") -> tuple[Graph, ...]:
     """Return the graphs of a detector, in the order of Figure 1; parts that a method lacks have none.
 
     preprocess frame (height, width, 3) uint8 RGB -> image (1, 3, H, W) padded, image_size (2,) before it
@@ -78,6 +85,13 @@ def graphs_of(config: Config) -> tuple[Graph, ...]:
                long-term ones -> class_logits (1, N, classes), class_box_deltas (1, N, 4 * classes)
     decode     class_logits, class_box_deltas, boxes, valid, image_size, original_size (2,) -> boxes (M, 4) in
                original pixels, scores (M,) descending and 0 past the last one, labels (M,)
+
+    The form `commuted` has one graph more where there is alignment, and other inputs of `align`; K x K taps:
+
+    support    features -> support_maps (1, K*K*C, h, w) W_p f_s, tap-major, without bias; offset_response
+               (1, 2*K*K, h, w), the first offset convolution's share of f_s, without bias; once per frame
+    align      features, short_term_support_maps (1, S, K*K*C, h, w), short_term_offset_response
+               (1, S, 2*K*K, h, w) -> as above; with several blocks short_term_features stays the second input
     """
     sizes = GraphSizes.of(config)
     maps = ("roi_map", "objectness", "box_deltas")
@@ -93,7 +107,7 @@ def graphs_of(config: Config) -> tuple[Graph, ...]:
         Graph("backbone", ("image",), ("features", *maps, "descriptor")),
     ]
     if sizes.num_alignment:
-        graphs.append(Graph("align", ("features", "short_term_features"), maps))
+        graphs += _alignment_graphs(config.model.alignment.num_blocks, form, maps)
     graphs += [
         Graph("proposals", ("objectness", "box_deltas", "image_size"), ("boxes", "valid")),
         Graph("roi", ("roi_map", "boxes"), ("proposal_features",)),
@@ -105,3 +119,13 @@ def graphs_of(config: Config) -> tuple[Graph, ...]:
         ),
     ]
     return tuple(graphs)
+
+
+def _alignment_graphs(num_blocks: int, form: Form, maps: tuple[str, ...]) -> list[Graph]:
+    if form == "plain":
+        return [Graph("align", ("features", "short_term_features"), maps)]
+    support = ("support_maps", "offset_response")
+    # Only the blocks before the last one read the features themselves.
+    cascade = ("short_term_features",) if num_blocks > 1 else ()
+    inputs = ("features", *cascade, *(f"short_term_{name}" for name in support))
+    return [Graph("support", ("features",), support), Graph("align", inputs, maps)]
