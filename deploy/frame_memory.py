@@ -70,13 +70,17 @@ class Slots:
 class Descriptors:
     """The frame selection's descriptors of remembered frames, on the host."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        """`number` is how many frames are remembered at most."""
+        self._number = number
         self._by_frame: dict[int, Staging] = {}
         self._free: list[Staging] = []
 
     def take(self, frame_index: int, device: Device[Any], descriptor: Stored) -> None:
         """Ask for a copy of a frame's descriptor."""
-        staging = self._free.pop() if self._free else device.staging(descriptor)
+        if not self._by_frame and not self._free:
+            self._free = [device.staging(descriptor) for _ in range(self._number)]
+        staging = self._free.pop()
         staging.fill(descriptor)
         self._by_frame[frame_index] = staging
 

@@ -61,7 +61,7 @@ class StreamRuntime:
         self._frames = Slots(num_slots, "frames")
         self._summaries = Slots(num_slots, "proposals")
         self._support = Slots(num_alignment_slots(config.inference), "alignment")
-        self._descriptors = Descriptors()
+        self._descriptors = Descriptors(num_slots)
         self._selects = self._sizes.num_long_term > 0 and config.model.selection.enabled
         self._pushed = 0
         self._frame_size: tuple[int, int] | None = None
