@@ -92,7 +92,9 @@ def resample_model(opset: int, image_type: int) -> onnx.ModelProto:
         helper.make_node("Transpose", ["pixels"], ["channels"], perm=[2, 0, 1]),
         helper.make_node("MatMul", ["row_weights", "channels"], ["rows"]),  # (3, H, w)
         helper.make_node("MatMul", ["rows", "column_weights"], ["resized"]),  # (3, H, W)
-        helper.make_node("Mul", ["inside", "mean"], ["means"]),  # 0 in the padding, where the pixels are 0, too
+        helper.make_node(
+            "Mul", ["inside", "mean"], ["means"]
+        ),  # 0 in the padding, where the pixels are 0, too
         helper.make_node("Sub", ["resized", "means"], ["centered"]),
         helper.make_node("Div", ["centered", "std"], ["normalised"]),
         helper.make_node("Unsqueeze", ["normalised", "axes"], ["batch"]),

@@ -8,8 +8,8 @@ one after the other and share one scratch memory. A graph is recorded at its sec
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.bundle import Bundle
-from deploy.cuda import Array, Cuda, DeviceArray, LaunchGraph, Memory
+from deploy.cuda import Array, Cuda, CudaError, DeviceArray, LaunchGraph, Memory
 from deploy.device import Device
 from deploy.engine_manifest import (
     PLUGIN_FILE,
@@ -106,9 +106,9 @@ class Engines:
 
     def require_in_profile(self, name: str, tensor: str, shape: tuple[int, ...], what: str) -> None:
         """Raise EngineError for a shape that the engine was not built for."""
-        least, _, most = (
-            tuple(bound) for bound in self[name].get_tensor_profile_shape(tensor, 0)
-        )
+        fixed = tuple(self[name].get_tensor_shape(tensor))
+        bounds = [fixed] * 3 if -1 not in fixed else self[name].get_tensor_profile_shape(tensor, 0)
+        least, _, most = (tuple(bound) for bound in bounds)
         if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
             raise EngineError(
                 f"{what}: graph {name} takes {tensor} from {_text(least)} to {_text(most)}, got {_text(shape)}; "
@@ -161,7 +161,9 @@ class Program:
     def _allocate_output(self, tensor: str, memory: Memory) -> DeviceArray:
         shape = tuple(self._context.get_tensor_shape(tensor))
         if min(shape, default=0) < 0:
-            raise EngineError(f"graph {self._name}: the shape of {tensor} depends on data, expected a fixed one")
+            raise EngineError(
+                f"graph {self._name}: the shape of {tensor} depends on data, expected a fixed one"
+            )
         return memory.allocate(shape, self._engines.dtype(self._name, tensor), is_fixed=True)
 
     def use_scratch(self, scratch: DeviceArray) -> None:
@@ -211,9 +213,16 @@ class TensorRTDevice(Device[DeviceArray]):
         """The stream's memory on the GPU, without the engines."""
         return self._memory.num_bytes
 
-    def active(self) -> AbstractContextManager[None]:
-        """Make the GPU's context current."""
-        return self._engines.cuda.active()
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the GPU's context current; a stream that finds no memory gives back what it has."""
+        try:
+            with self._engines.cuda.active():
+                yield
+        except CudaError:
+            with self._engines.cuda.active():
+                self.close()
+            raise
 
     def preprocess(self, frame: ByteArray) -> tuple[DeviceArray, tuple[int, int]]:
         """Upload a frame and resample it."""
@@ -232,7 +241,9 @@ class TensorRTDevice(Device[DeviceArray]):
         resampling = resampling_of(frame_size, self._engines.config.model)
         what = f"frames of {frame_size[0]}x{frame_size[1]} pixels (height x width)"
         self._engines.require_in_profile(RESAMPLE, "frame", (*frame_size, 3), what)
-        self._engines.require_in_profile("backbone", "image", (1, 3, *padded_size(resampling.image_size)), what)
+        self._engines.require_in_profile(
+            "backbone", "image", (1, 3, *padded_size(resampling.image_size)), what
+        )
         staging = self._memory.page_locked((*frame_size, 3), np.uint8)
         frame = self._memory.allocate(staging.shape, np.uint8, is_fixed=True)
         weights = [self.upload(RESAMPLE, name, getattr(resampling, name)) for name in _RESAMPLE_INPUTS[1:]]
