@@ -70,8 +70,7 @@ class TensorRT:
     def _load(self, registry: Any, path: Path) -> bool:
         if hasattr(registry, "load_library"):  # 8.6 and newer
             return registry.load_library(str(path)) is not None
-        library = ctypes.CDLL(str(path))
-        infer = ctypes.CDLL("libnvinfer.so.8")
+        library, infer = open_shared(str(path)), open_shared("libnvinfer.so.8")
         infer.getPluginRegistry.restype = ctypes.c_void_p
         library.lstfe_register.argtypes, library.lstfe_register.restype = [ctypes.c_void_p], ctypes.c_bool
         return bool(library.lstfe_register(infer.getPluginRegistry()))
@@ -79,6 +78,11 @@ class TensorRT:
     def _has_operator(self, registry: Any, name: str) -> bool:
         find = registry.get_creator if hasattr(registry, "get_creator") else registry.get_plugin_creator
         return find(name, "1", "lstfe") is not None
+
+
+def open_shared(name: str) -> Any:
+    """Open a shared library with ctypes."""
+    return ctypes.CDLL(name)
 
 
 def open_tensorrt() -> TensorRT:

@@ -11,6 +11,7 @@ import enum
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ import pycuda.driver as cuda
 from deploy.operators import expand_operators
 
 __version__ = os.environ.get("LSTFE_FAKE_TENSORRT", "10.13.2.6")
-_MAJOR = int(__version__.split(".")[0])
+_VERSION = tuple(int(part) for part in __version__.split(".")[:2])
+_MAJOR = _VERSION[0]
 _MAGIC = b"plan"
 
 
@@ -110,27 +112,25 @@ class _Registry:
     def __init__(self) -> None:
         self.operators: set[str] = set()
 
-    def _add(self, path: str) -> object | None:
-        with open(path, encoding="latin1") as file:
-            found = {name for name in file.read().split() if name.startswith("Lstfe")}
+    def add(self, path: str) -> object | None:
+        found = {name for name in Path(path).read_text("latin1").split() if name.startswith("Lstfe")}
         self.operators |= found
         return object() if found else None
 
     def _find(self, type: str, version: str, plugin_namespace: str = "") -> object | None:
         return object() if type in self.operators and (version, plugin_namespace) == ("1", "lstfe") else None
 
-    if _MAJOR >= 10:
+    if _VERSION >= (8, 6):
 
         def load_library(self, plugin_path: str) -> object | None:
-            return self._add(plugin_path)
+            return self.add(plugin_path)
+
+    if _VERSION >= (10, 0):
 
         def get_creator(self, type: str, version: str, plugin_namespace: str = "") -> object | None:
             return self._find(type, version, plugin_namespace)
 
     else:
-
-        def load_library(self, plugin_path: str) -> object | None:
-            return self._add(plugin_path)
 
         def get_plugin_creator(self, type: str, version: str, plugin_namespace: str = "") -> object | None:
             return self._find(type, version, plugin_namespace)
@@ -320,8 +320,11 @@ class _Engine:
         assert profile_index == 0
         return [tuple(bound) for bound in self.profiles[name]]
 
-    if _MAJOR >= 10:
+    if _VERSION >= (10, 1):
         device_memory_size_v2 = 4096
+    if _MAJOR < 11:
+        device_memory_size = 4096
+    if _MAJOR >= 10:
 
         def create_execution_context(
             self,
@@ -331,7 +334,6 @@ class _Engine:
             return _Context(self)
 
     else:
-        device_memory_size = 4096
 
         def create_execution_context_without_device_memory(self) -> _Context:
             return _Context(self)
@@ -375,7 +377,7 @@ class _Context:
         self._addresses[name] = memory
         return True
 
-    if _MAJOR >= 10:
+    if _VERSION >= (10, 1):
 
         def set_device_memory(self, memory: int, size: int) -> None:
             assert size >= 4096
@@ -408,3 +410,21 @@ class _Context:
         cuda.check_address(self._addresses[name], size)
         memory = (ctypes.c_char * size).from_address(self._addresses[name])
         return np.frombuffer(memory, dtype).reshape(shape)
+
+
+class _SharedFunction:
+    """A function of a shared library, as ctypes gives it; TensorRT 8.5 loads plugins by hand."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
+class SharedLibrary:
+    """The plugin's library and libnvinfer, as ctypes would open them."""
+
+    def __init__(self, name: str) -> None:
+        self.getPluginRegistry = _SharedFunction(lambda: 1)
+        self.lstfe_register = _SharedFunction(lambda registry: _registry.add(name) is not None)
