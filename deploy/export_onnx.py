@@ -1,4 +1,4 @@
-"""Write the graphs of `deploy.graphs` as standard ONNX, one file each.
+"""Write the graphs of `deploy.graphs` as ONNX, one file each: standard ONNX in the form `plain`.
 
 Every graph but `preprocess` is a thin module around the model's own parts, exported by `torch.onnx.export`.
 Where the model's sizes depend on data (suppression, dropped boxes), these modules have fixed sizes and masks.
@@ -11,25 +11,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from deploy.graphs import Graph, GraphSizes, graphs_of
+from deploy.graphs import Form, Graph, GraphSizes, graphs_of
+from deploy.operators import declare_domain, sampled_sum, sampled_sum_in_onnx
 from deploy.preprocess import preprocess_model
 from deploy.suppression import suppress, suppress_in_onnx
 from lstfe import boxes as box_geometry
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
-from lstfe.model.proposals import flatten_maps
+from lstfe.model.proposals import LEAST_SIDE_PX, flatten_maps
 from lstfe.model.relation import RelatedProposals
 
 # Below every score: the mark of a box that takes no part.
 _LOWEST = torch.finfo(torch.float32).min
-# As in lstfe.model.proposals: what a box clipped to nothing has left, pixels.
-_LEAST_SIDE_PX = 1e-3
 
 
 class BackboneGraph(nn.Module):
@@ -63,6 +64,44 @@ class AlignGraph(nn.Module):
         return maps.roi_map, maps.objectness, maps.box_deltas
 
 
+class SupportGraph(nn.Module):
+    """What the alignment of the form `commuted` needs of a short-term frame."""
+
+    def __init__(self, model: LSTFENet) -> None:
+        super().__init__()
+        assert model.alignment is not None
+        self.alignment = model.alignment
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, C, h, w) -> support_maps (1, K*K*C, h, w) tap-major, offset_response (1, 2*K*K, h, w)."""
+        weight = self.alignment.weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None]  # (K*K*C, C, 1, 1)
+        return F.conv2d(features, weight), self.alignment.offset_response(features)
+
+
+class CommutedAlignGraph(nn.Module):
+    """`AlignGraph` with the once-per-frame part done: the last deformable convolution is a sampled sum."""
+
+    def __init__(self, model: LSTFENet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor, *short_term: Tensor) -> tuple[Tensor, ...]:
+        """(1, C, h, w), (1, S, C, h, w) if there are several blocks, support maps, offset response of S frames."""
+        *cascade, support_maps, offset_response = short_term
+        alignment, aggregation = self.model.alignment, self.model.pixel_aggregation
+        assert alignment is not None
+        assert aggregation is not None
+        # With one block the features themselves are not looked at.
+        short_term_features = cascade[0] if cascade else features[:, None]
+        offsets = alignment.sampling_offsets(features, short_term_features, offset_response, directly=True)
+        summed = sampled_sum(
+            support_maps.flatten(0, 1), offsets.flatten(0, 1), alignment.bias, alignment.kernel_size
+        )
+        aligned = summed.reshape(*support_maps.shape[:2], *summed.shape[1:])
+        maps = self.model.describe(aggregation(features, aligned))
+        return maps.roi_map, maps.objectness, maps.box_deltas
+
+
 class ProposalsGraph(nn.Module):
     """`ProposalNetwork.propose` for one frame, with masks in place of dropped boxes."""
 
@@ -82,7 +121,7 @@ class ProposalsGraph(nn.Module):
         scores, best = logits.topk(number)  # ties go to the earlier anchor, as in a stable sort
         boxes = box_geometry.decode(deltas[best], anchors[best], (1.0, 1.0, 1.0, 1.0))
         boxes = _clip(boxes, image_size)
-        large = ((boxes[:, 2:] - boxes[:, :2]) > max(config.min_size_px, _LEAST_SIDE_PX)).all(dim=1)
+        large = ((boxes[:, 2:] - boxes[:, :2]) > max(config.min_size_px, LEAST_SIDE_PX)).all(dim=1)
         scores = torch.where(large, scores, _LOWEST)
         keep = suppress(boxes[None], scores[None], config.nms_iou, _LOWEST, self.num_proposals)[0]
         return self._best(boxes, torch.where(keep, scores, _LOWEST))
@@ -185,21 +224,29 @@ def export_graphs(model: LSTFENet, config: Config, destination: Path) -> list[Pa
 
 def export_graph(name: str, model: LSTFENet, config: Config, destination: Path) -> Path:
     """Write `<name>.onnx` into `destination`; the model is in evaluation mode."""
-    if name == "preprocess":
-        proto = preprocess_model(config.model, config.export.opset)
-    else:
-        proto = _trace(next(graph for graph in graphs_of(config) if graph.name == name), model, config)
     path = destination / f"{name}.onnx"
-    onnx.save(proto, path)
+    onnx.save(build_graph(name, model, config), path)
     return path
 
 
-def graph_module(name: str, model: LSTFENet, config: Config) -> nn.Module:
+def build_graph(name: str, model: LSTFENet, config: Config, form: Form = "plain") -> onnx.ModelProto:
+    """Build one graph of a form; the model is in evaluation mode.
+
+    Graphs of the form `commuted` hold the plugin's sampled sum where the plain ones have a deformable convolution.
+    """
+    if name == "preprocess":
+        return preprocess_model(config.model, config.export.opset)
+    graph = next(graph for graph in graphs_of(config, form) if graph.name == name)
+    return _trace(graph, model, config, form)
+
+
+def graph_module(name: str, model: LSTFENet, config: Config, form: Form = "plain") -> nn.Module:
     """Return the PyTorch side of a graph (any but `preprocess`, which is no part of the model)."""
     sizes = GraphSizes.of(config)
     modules: dict[str, Callable[[], nn.Module]] = {
         "backbone": lambda: BackboneGraph(model),
-        "align": lambda: AlignGraph(model),
+        "align": lambda: AlignGraph(model) if form == "plain" else CommutedAlignGraph(model),
+        "support": lambda: SupportGraph(model),
         "proposals": lambda: ProposalsGraph(model, max(sizes.num_proposals, sizes.num_reference_proposals)),
         "roi": lambda: RoiGraph(model),
         "relation": lambda: RelationGraph(model, sizes),
@@ -210,7 +257,13 @@ def graph_module(name: str, model: LSTFENet, config: Config) -> nn.Module:
 
 @torch.no_grad()
 def random_inputs(
-    name: str, model: LSTFENet, config: Config, *, image_size: tuple[int, int] = (64, 96), seed: int = 0
+    name: str,
+    model: LSTFENet,
+    config: Config,
+    form: Form = "plain",
+    *,
+    image_size: tuple[int, int] = (64, 96),
+    seed: int = 0,
 ) -> tuple[Tensor, ...]:
     """Return inputs of a graph for a random image; `image_size` in multiples of 32 pixels."""
     generator = torch.Generator().manual_seed(seed)
@@ -233,55 +286,69 @@ def random_inputs(
         return (torch.randint(256, (height * 5 // 4, width + 7, 3), generator=generator, dtype=torch.uint8),)
     if name == "backbone":
         return (torch.randn((1, 3, height, width), generator=generator),)
+    if name == "support":
+        return (features(1),)
     if name == "align":
-        return features(1), features(sizes.num_alignment)[None]
+        current, short_term = features(1), features(sizes.num_alignment)
+        if form == "plain":
+            return current, short_term[None]
+        support = [part[None] for part in SupportGraph(model)(short_term)]
+        return current, *([short_term[None]] if config.model.alignment.num_blocks > 1 else []), *support
     maps = model.describe(features(1))
-    current = proposals(sizes.num_proposals)
+    current_proposals = proposals(sizes.num_proposals)
     if name == "proposals":
         return maps.objectness, maps.box_deltas, size
     if name == "roi":
-        return maps.roi_map, current[1]
+        return maps.roi_map, current_proposals[1]
     if name == "relation":
         related = proposals(sizes.num_relation * sizes.num_reference_proposals) if sizes.num_relation else ()
         long_term = (
             proposals(sizes.num_long_term * sizes.num_reference_proposals) if sizes.num_long_term else ()
         )
-        return (*current, *related, *long_term)
+        return (*current_proposals, *related, *long_term)
     # A spread of scores that a trained head has and a fresh one has not.
     logits = torch.randn((1, sizes.num_proposals, model.head.num_classes), generator=generator) * 3
     deltas = torch.randn((1, sizes.num_proposals, model.head.num_classes * 4), generator=generator)
-    return logits, deltas, *current[1:], size, size * 2
+    return logits, deltas, *current_proposals[1:], size, size * 2
 
 
-def _trace(graph: Graph, model: LSTFENet, config: Config) -> onnx.ModelProto:
+def _trace(graph: Graph, model: LSTFENet, config: Config, form: Form) -> onnx.ModelProto:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
         program = torch.onnx.export(
-            graph_module(graph.name, model, config),
-            random_inputs(graph.name, model, config),
+            graph_module(graph.name, model, config, form),
+            random_inputs(graph.name, model, config, form),
             input_names=graph.inputs,
             output_names=graph.outputs,
             opset_version=config.export.opset,
             dynamo=True,
-            dynamic_shapes=_dynamic_shapes(graph.name),
-            custom_translation_table={torch.ops.lstfe.suppress.default: suppress_in_onnx},
+            dynamic_shapes=_dynamic_shapes(graph, form),
+            custom_translation_table={
+                torch.ops.lstfe.suppress.default: suppress_in_onnx,
+                torch.ops.lstfe.sampled_sum.default: sampled_sum_in_onnx,
+            },
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
     _strip(proto)
+    declare_domain(proto)
     onnx.checker.check_model(proto)
     return proto
 
 
-def _dynamic_shapes(name: str) -> tuple[dict[int, Dim], ...] | None:
+def _dynamic_shapes(graph: Graph, form: Form) -> tuple[Any, ...] | None:
     """Return which axes of a graph's inputs are free: map sizes everywhere, the number of boxes in `roi`."""
+    name = graph.name
     height, width = Dim("height"), Dim("width")
     free = {2: height, 3: width}
     if name == "backbone":
         return ({2: 32 * height, 3: 32 * width},)
+    if name == "support":
+        return (free,)
     if name == "align":
-        return free, {3: height, 4: width}
+        of_frames = tuple({3: height, 4: width} for _ in graph.inputs[1:])
+        return (free, *of_frames) if form == "plain" else (free, of_frames)
     if name == "proposals":
         return free, free, {}
     if name == "roi":

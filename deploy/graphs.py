@@ -18,6 +18,18 @@ Form = Literal["plain", "commuted"]
 convolution needs of a frame is computed once per frame (lstfe/model/alignment.py), by a graph of its own."""
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""What the graphs for TensorRT compute in: fp16 with float32 where it matters; int8 in the large convolutions."""
+
+HALF_VALUES = frozenset({"features", "support_maps", "roi_map", "proposal_features"})
+"""What goes from graph to graph in half precision under fp16, whichever frames it is of; all else stays float32."""
+
+
+def role_of(name: str) -> str:
+    """Return what an input holds, without the frames that it is of: short_term_boxes -> boxes."""
+    return name.removeprefix("short_term_").removeprefix("long_term_")
+
+
 @dataclass(frozen=True, slots=True)
 class GraphSizes:
     """The fixed numbers of a detector's graphs; 0 where a method has no such part."""

@@ -146,36 +146,53 @@ def check_parity(
 ) -> dict[str, Any]:
     """Compare the graphs in `exported_dir` with `model`; write parity.json there and return it.
 
-    Real frames are `export.parity_frames` of the split (`evaluate.split` by default), a stretch a video.
     Raises ParityError past `export.max_difference`; the report is written before.
     """
-    model.eval()
-    annotations, store = load_split(prepared_dir, split or config.evaluate.split)
-    on_random, on_frames = (
-        ComparedGraphs(
-            TorchGraphs(model, config), OnnxGraphs(exported_dir, config), config.export.max_difference
-        )
-        for _ in range(2)
-    )
-    _run_random(model, config, on_random)
-    detections = _compare_detections(model, config, on_frames, annotations, store)
+    graphs = OnnxGraphs(exported_dir, config)
     report = {
         "opset": config.export.opset,
-        "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
-        "max_difference": config.export.max_difference,
-        "graphs": {
-            name: {
-                "random": asdict(on_random.differences[name]),
-                "frames": asdict(on_frames.differences[name]),
-            }
-            for name in on_random.differences
-        },
-        **detections,
+        **compare_graphs(model, config, graphs, backend="onnx", prepared_dir=prepared_dir, split=split),
     }
     (exported_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _refuse(report, exported_dir)
     return report
+
+
+def compare_graphs(
+    model: LSTFENet,
+    config: Config,
+    graphs: Graphs,
+    *,
+    backend: str,
+    prepared_dir: Path,
+    split: str | None = None,
+    on_random: bool = True,
+) -> dict[str, Any]:
+    """Compare any backend with PyTorch and report: differences graph by graph, detections, scores of both.
+
+    `graphs` has the plain form's contract (`deploy.expanded.PlainView` gives it to the other form); `backend` is its
+    name in the report. Real frames are `export.parity_frames` of the split (`evaluate.split` by default), a stretch a
+    video; random inputs are left out where not `on_random`. Nothing is refused here.
+    """
+    model.eval()
+    annotations, store = load_split(prepared_dir, split or config.evaluate.split)
+    random_side, frames_side = (
+        ComparedGraphs(TorchGraphs(model, config), graphs, config.export.max_difference) for _ in range(2)
+    )
+    if on_random:
+        _run_random(model, config, random_side)
+    detections = _compare_detections(model, config, frames_side, annotations, store, backend)
+    by_input = {"random": random_side.differences, "frames": frames_side.differences}
+    return {
+        "torch": torch.__version__,
+        "max_difference": config.export.max_difference,
+        "graphs": {
+            name: {kind: asdict(found[name]) for kind, found in by_input.items() if name in found}
+            for name in frames_side.differences
+        },
+        **detections,
+    }
 
 
 def _run_random(model: LSTFENet, config: Config, graphs: Graphs) -> None:
@@ -191,9 +208,10 @@ def _compare_detections(
     compared: ComparedGraphs,
     annotations: VideoAnnotations,
     store: FrameStore,
+    backend: str,
 ) -> dict[str, Any]:
     """Detect on the same real frames with both backends; compare box by box, and the AP."""
-    records: dict[str, list[DetectionRecord]] = {"torch": [], "onnx": []}
+    records: dict[str, list[DetectionRecord]] = {"torch": [], backend: []}
     frames = frames_to_stream(annotations, config.export.parity_frames)
     rows = RowDifference()
     for video, frame_ids in frames.items():
@@ -201,13 +219,13 @@ def _compare_detections(
         found = StreamRuntime(compared, config, num_frames=len(frame_ids))
         for place, *pair in _detect_with_both(expected, found, video, frame_ids, store):
             rows.add(*(detection_rows(found_by) for found_by in pair), tolerance=config.export.max_difference)
-            for backend, detections in zip(records, pair, strict=True):
-                records[backend] += to_records(
+            for side, detections in zip(records, pair, strict=True):
+                records[side] += to_records(
                     detections, video=video, frame_id=frame_ids[place], label_names=annotations.label_names
                 )
     scores = {
-        backend: score(annotations, found_records, config.evaluate.protocols, frames=frames)
-        for backend, found_records in records.items()
+        side: score(annotations, found_records, config.evaluate.protocols, frames=frames)
+        for side, found_records in records.items()
     }
     return {"num_frames": sum(map(len, frames.values())), "detections": asdict(rows), "scores": scores}
 

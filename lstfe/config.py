@@ -575,10 +575,19 @@ class ExportConfig:
     """Real frames that both backends detect on."""
     max_difference: float = 1e-3
     """Largest relative difference of any graph's output that is accepted, on random and on real frames."""
+    calibration_frames: int = 64
+    """Training frames that the ranges of int8 are taken from."""
+    max_ap_drop: float = 0.01
+    """Largest loss of AP (coco) and AP50 (voc07) on the val split that fp16 and int8 may cost."""
 
     def __post_init__(self) -> None:
         _require(self.parity_frames >= 1, f"export.parity_frames must be >= 1, got {self.parity_frames}")
         _require(self.max_difference > 0, f"export.max_difference must be > 0, got {self.max_difference}")
+        _require(
+            self.calibration_frames >= 1,
+            f"export.calibration_frames must be >= 1, got {self.calibration_frames}",
+        )
+        _require(0 <= self.max_ap_drop <= 1, f"export.max_ap_drop must be in 0..1, got {self.max_ap_drop}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

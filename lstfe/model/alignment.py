@@ -63,7 +63,7 @@ class FeatureAlignment(nn.Module):
         """Compute the once-per-frame part of short-term frames: (B, S, C, h, w) -> maps with (B, S) in front."""
         lead, (channels, height, width) = features.shape[:-3], features.shape[-3:]
         flat = features.reshape(-1, channels, height, width)
-        response = self._offset_response(flat)
+        response = self.offset_response(flat)
         taps = tap_maps(flat, self.weight)
         return SupportMaps(
             features, response.reshape(*lead, *response.shape[1:]), taps.reshape(*lead, *taps.shape[1:])
@@ -71,7 +71,7 @@ class FeatureAlignment(nn.Module):
 
     def align(self, current: Tensor, support: SupportMaps) -> Tensor:
         """Align by the commuted form: (B, C, h, w), maps of (B, S) frames -> (B, S, C, h, w)."""
-        offsets = self._sampling_offsets(current, support.features, support.offset_response)
+        offsets = self.sampling_offsets(current, support.features, support.offset_response)
         taps = support.taps.flatten(0, 1)  # (B*S, K*K, h*w, C)
         height, width = current.shape[-2:]
         aligned = sampled_sum(taps, offsets.flatten(0, 1), (height, width), self.kernel_size)
@@ -80,15 +80,20 @@ class FeatureAlignment(nn.Module):
 
     def align_directly(self, current: Tensor, short_term: Tensor) -> Tensor:
         """Align with the plain deformable convolution, the reference form: same shapes as `forward`."""
-        response = self._offset_response(short_term.flatten(0, 1))
-        offsets = self._sampling_offsets(
-            current, short_term, response.reshape(*short_term.shape[:2], *response.shape[1:])
-        )
+        response = self.offset_response(short_term.flatten(0, 1))
+        response = response.reshape(*short_term.shape[:2], *response.shape[1:])
+        offsets = self.sampling_offsets(current, short_term, response, directly=True)
         aligned = self._deform(short_term.flatten(0, 1), offsets.flatten(0, 1), self.weight, self.bias)
         return aligned.reshape(short_term.shape)
 
-    def _sampling_offsets(self, current: Tensor, short_term: Tensor, response: Tensor) -> Tensor:
-        """Return m_k, the last block's offsets: (B, S, 2*K*K, h, w)."""
+    def sampling_offsets(
+        self, current: Tensor, short_term: Tensor, response: Tensor, *, directly: bool = False
+    ) -> Tensor:
+        """Return m_k, the last block's offsets: (B, S, 2*K*K, h, w).
+
+        `response` is `offset_response` of the short-term frames; `directly` uses the plain deformable convolution in
+        the blocks before the last one, as on a GPU.
+        """
         first = self._first_offset_conv()
         # W [f_t; f_s] = W_t f_t + W_s f_s: the current frame's share is computed once for all S frames.
         own = F.conv2d(current, first.weight[:, : self.channels], first.bias, padding=1)
@@ -98,19 +103,19 @@ class FeatureAlignment(nn.Module):
         pair = torch.cat((current[:, None].expand_as(short_term), short_term), dim=2).flatten(0, 1)
         flat_offsets = offsets.flatten(0, 1)
         for weight, offset_conv in zip(self.mixing_weights, list(self.offset_convs)[1:], strict=True):
-            pair = self._mix(pair, flat_offsets, weight)  # (B*S, 2C, h, w)
+            pair = self._mix(pair, flat_offsets, weight, directly=directly)  # (B*S, 2C, h, w)
             flat_offsets = offset_conv(pair)
         return flat_offsets.reshape(offsets.shape)
 
-    def _offset_response(self, short_term: Tensor) -> Tensor:
+    def offset_response(self, short_term: Tensor) -> Tensor:
         """Return the first offset convolution's share of f_s: (N, C, h, w) -> (N, 2*K*K, h, w)."""
         return F.conv2d(short_term, self._first_offset_conv().weight[:, self.channels :], padding=1)
 
     def _first_offset_conv(self) -> nn.Conv2d:
         return cast(nn.Conv2d, self.offset_convs[0])
 
-    def _mix(self, pair: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-        if pair.is_cuda:
+    def _mix(self, pair: Tensor, offsets: Tensor, weight: Tensor, *, directly: bool) -> Tensor:
+        if directly or pair.is_cuda:
             return self._deform(pair, offsets, weight, None)
         map_size = (pair.shape[2], pair.shape[3])
         return sampled_sum(tap_maps(pair, weight), offsets, map_size, self.kernel_size)

@@ -19,6 +19,8 @@ from lstfe.types import Proposals, Targets
 # The region proposal network regresses without weights (Faster R-CNN).
 _BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 _SMOOTH_L1_BETA = 1.0 / 9.0
+LEAST_SIDE_PX = 1e-3
+"""Boxes with a shorter side take no part: what a box clipped to nothing has left, pixels."""
 
 
 class ProposalNetwork(nn.Module):
@@ -94,7 +96,7 @@ class ProposalNetwork(nn.Module):
         boxes = box_geometry.clip_to_image(boxes, image_size)
         sides = boxes[:, 2:] - boxes[:, :2]
         # Anchors in the padding shrink to nothing when clipped and leave here.
-        large = (sides > max(self.config.min_size_px, 1e-3)).all(dim=1)
+        large = (sides > max(self.config.min_size_px, LEAST_SIDE_PX)).all(dim=1)
         boxes, scores = boxes[large], logits[best][large]
         return boxes[nms(boxes, scores, self.config.nms_iou)[:top_k]]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy.graphs import GraphSizes, graphs_of
+from deploy.graphs import Form, GraphSizes, graphs_of
 from lstfe.config import Config, InferenceConfig
 from lstfe.model.methods import resolve_method
 
@@ -47,9 +47,24 @@ def test_the_relation_graph_takes_three_arrays_a_role() -> None:
     assert inputs == {"faster_rcnn": 3, "selsa": 6, "lstfe": 9}
 
 
-def test_one_graph_s_inputs_are_outputs_of_those_before_it() -> None:
+@pytest.mark.parametrize("form", ["plain", "commuted"])
+def test_one_graph_s_inputs_are_outputs_of_those_before_it(form: Form) -> None:
     known = {"frame", "short_term_features", "original_size"}
-    for graph in graphs_of(of_method("lstfe")):
+    for graph in graphs_of(of_method("lstfe"), form):
         roles = {name.removeprefix("short_term_").removeprefix("long_term_") for name in graph.inputs}
         assert roles - {"features"} <= known | {"features"}, graph.name
         known |= set(graph.outputs)
+
+
+def test_the_commuted_form_reads_features_again_only_for_a_cascade() -> None:
+    config = of_method("lstfe")
+    support, align = graphs_of(config, "commuted")[2:4]
+    assert (support.inputs, support.outputs) == (("features",), ("support_maps", "offset_response"))
+    assert align.inputs == ("features", "short_term_support_maps", "short_term_offset_response")
+    cascade = graphs_of(of_method("stsn"), "commuted")[3]
+    assert cascade.inputs[:2] == ("features", "short_term_features")
+
+
+def test_both_forms_are_one_where_nothing_is_aligned() -> None:
+    config = of_method("selsa")
+    assert graphs_of(config, "commuted") == graphs_of(config)

@@ -1,0 +1,94 @@
+"""Runs the graphs for TensorRT without TensorRT: the plugin's operators expanded, in ONNX Runtime on the CPU.
+
+So everything about them but the engines' own arithmetic is checked in every run of the tests. `PlainView` lets a
+backend of the form `commuted`, this one or engines, stand where one of the plain form is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from deploy.graphs import Graph, graphs_of
+from deploy.operators import expand_operators
+from deploy.runtime import Graphs
+from lstfe.config import Config
+
+Array = npt.NDArray[Any]
+
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+}
+
+
+class ExpandedGraphs:
+    """The graphs of one family, inputs and outputs as `graphs_of(config, "commuted")` lists them."""
+
+    def __init__(self, models: Mapping[str, onnx.ModelProto], config: Config) -> None:
+        self._graphs = {graph.name: graph for graph in graphs_of(config, "commuted") if graph.name in models}
+        self._sessions = {name: expanded_session(model) for name, model in models.items()}
+
+    def run(self, name: str, *inputs: Array) -> list[Array]:
+        """Run one graph; inputs are cast to the types that it asks for."""
+        return run_session(self._sessions[name], self._graphs[name], inputs)
+
+
+class PlainView:
+    """The plain form's contract over graphs of the form `commuted`: `support` is run where `align` is asked for."""
+
+    def __init__(self, commuted: Graphs, plain: Graphs, config: Config) -> None:
+        """`plain` runs what a family for TensorRT lacks, the preprocessing."""
+        self._commuted = commuted
+        self._plain = plain
+        self._keeps_features = config.model.alignment.num_blocks > 1
+
+    def run(self, name: str, *inputs: Array) -> list[Array]:
+        """Run one graph of the plain form; values come back in the plain form's types."""
+        if name == "preprocess":
+            return self._plain.run(name, *inputs)
+        if name == "align":
+            inputs = self._with_support(*inputs)
+        return [_plain_type(value) for value in self._commuted.run(name, *inputs)]
+
+    def _with_support(self, features: Array, short_term_features: Array) -> tuple[Array, ...]:
+        frames = [self._commuted.run("support", frame[None]) for frame in short_term_features[0]]
+        support = [np.concatenate(part)[None] for part in zip(*frames, strict=True)]
+        cascade = [short_term_features] if self._keeps_features else []
+        return (features, *cascade, *support)
+
+
+def expanded_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return a session for a model of a family, the plugin's operators expanded."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        expand_operators(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run_session(session: onnxruntime.InferenceSession, graph: Graph, inputs: Sequence[Array]) -> list[Array]:
+    """Run a session with the inputs of a graph's contract, cast to the types that it has."""
+    types = {value.name: _NUMPY_TYPES[value.type] for value in session.get_inputs()}
+    feed: dict[str, Array] = {
+        name: value.astype(types[name], copy=False) for name, value in zip(graph.inputs, inputs, strict=True)
+    }
+    outputs: list[Array] = session.run(list(graph.outputs), feed)
+    return outputs
+
+
+def _plain_type(value: Array) -> Array:
+    if value.dtype == np.float16:
+        return value.astype(np.float32)
+    return value.astype(np.int64) if value.dtype == np.int32 else value
