@@ -247,7 +247,7 @@ def test_a_stream_without_memory_ends_alone(built: Built, make_frames: Callable[
     running = built.bundle.detector("tensorrt")
     found = [item for frame in frames[:4] for item in running.push(frame)]
     before = gpu.used_bytes
-    gpu.total_bytes = before + before // 2
+    gpu.total_bytes = before + 2**14
     late = built.bundle.detector("tensorrt")
     with pytest.raises(CudaError, match=r"Host GPU: out of memory .*MiB are free; run fewer streams"):
         late.push(frames[0])
