@@ -184,9 +184,9 @@ def _device_mib(backend: str) -> float | None:
         if torch.cuda.is_available():
             return float(torch.cuda.max_memory_allocated()) / 2**20
     if backend == "tensorrt":
-        from deploy.cuda import Cuda
+        from deploy.cuda import open_cuda
 
-        cuda = Cuda()
+        cuda = open_cuda()
         with cuda.active():
             free, total = cuda.driver.mem_get_info()
         return float(total - free) / 2**20
@@ -214,10 +214,10 @@ def _processor() -> str:
 
 
 def _gpu() -> str | None:
-    from deploy.cuda import Cuda
+    from deploy.cuda import open_cuda
 
     try:
-        return Cuda().gpu.name
+        return open_cuda().gpu.name
     except UserError:
         return None
 

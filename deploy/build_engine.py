@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bundle import PARITY_FILE, Bundle, stamp_of
-from deploy.cuda import Cuda, Gpu
+from deploy.cuda import Gpu, open_cuda
 from deploy.engine_manifest import (
     ENGINE_FILE,
     ENGINES_DIR,
@@ -68,7 +68,7 @@ def build_engines(
     fastest. `plugin` is a library that was built already, `calibration` a prepared data set (int8).
     Raises EngineError, CudaError, PluginError or OpsetError with one line for what is missing or refused.
     """
-    tensorrt, gpu = open_tensorrt(), Cuda().gpu
+    tensorrt, gpu = open_tensorrt(), open_cuda().gpu
     destination = bundle.directory / ENGINES_DIR / engine_key(precision, tensorrt.version, gpu)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

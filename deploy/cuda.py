@@ -7,10 +7,10 @@ each piece of work and never stays so, so that several streams may share a proce
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -57,8 +57,6 @@ class DeviceArray:
 class Cuda:
     """One GPU's primary context."""
 
-    _lock = threading.Lock()
-
     def __init__(self, number: int = 0) -> None:
         """Open the GPU; raises CudaError where there is none."""
         try:
@@ -97,6 +95,12 @@ class Cuda:
             f"{self.gpu.name}: out of memory ({reason}), {free // _MIB} of {total // _MIB} MiB are free; "
             "run fewer streams on it, or build engines of a lower precision or a smaller image"
         )
+
+
+@cache
+def open_cuda() -> Cuda:
+    """Return the first GPU, opened once a process; raises CudaError."""
+    return Cuda()
 
 
 class Memory:

@@ -8,6 +8,7 @@ one after the other and share one scratch memory. A graph is recorded at its sec
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.bundle import Bundle
-from deploy.cuda import Array, Cuda, CudaError, DeviceArray, LaunchGraph, Memory
+from deploy.cuda import Array, Cuda, CudaError, DeviceArray, LaunchGraph, Memory, open_cuda
 from deploy.device import Device
 from deploy.engine_manifest import (
     PLUGIN_FILE,
@@ -79,7 +80,8 @@ class Engines:
 
     def dtype(self, name: str, tensor: str) -> np.dtype[Any]:
         """Return the type of a graph's input or output."""
-        return np.dtype(self.tensorrt.module.nptype(self[name].get_tensor_dtype(tensor)))
+        dtype: np.dtype[Any] = np.dtype(self.tensorrt.module.nptype(self[name].get_tensor_dtype(tensor)))
+        return dtype
 
     @property
     def scratch_bytes(self) -> int:
@@ -119,7 +121,7 @@ class Engines:
 def open_engines(bundle: Bundle) -> Engines:
     """Load the engines of a bundle that were built for this machine, once a process; raises EngineError, CudaError."""
     tensorrt = open_tensorrt()
-    cuda = Cuda()
+    cuda = open_cuda()
     directory, manifest = find_engines(bundle, tensorrt.version, cuda.gpu)
     directory = directory.resolve()
     engines = _shared.get(directory)
@@ -308,6 +310,12 @@ class TensorRTDevice(Device[DeviceArray]):
             self._programs.popitem()[1].close()
         self._resampled = None
         self._memory.close()
+
+    def __del__(self) -> None:
+        """Give everything back where a stream is dropped before its end."""
+        if hasattr(self, "_scratch") and self._memory.num_bytes and not sys.is_finalizing():
+            with self._engines.cuda.active():
+                self.close()
 
 
 @dataclass(frozen=True, slots=True)

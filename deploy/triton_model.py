@@ -97,7 +97,7 @@ def response_arrays(found: Sequence[FrameDetections]) -> dict[str, Any]:
     rows = [item.detections for item in found]
     counts = [len(detections) for detections in rows]
     completed = np.array([item.frame_index for item in found], np.int64)
-    values = {
+    values: dict[str, Any] = {
         "COMPLETED": completed,
         "FRAME_INDEX": np.repeat(completed, counts),
         "BOXES": np.concatenate([np.zeros((0, 4)), *(item.boxes for item in rows)]).astype(np.float32),

@@ -16,6 +16,15 @@ OPERATORS = "LstfeDeformConv2d LstfeSampledSum LstfeProposals"
 _NAMES = ("tensorrt", "pycuda", "pycuda.driver")
 
 
+def _forget() -> None:
+    """Close what is opened once a process."""
+    import deploy.cuda
+    import deploy.tensorrt_backend
+
+    deploy.tensorrt_backend._shared.clear()
+    deploy.cuda.open_cuda.cache_clear()
+
+
 @contextmanager
 def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
     """Let `import tensorrt` and `import pycuda` find the stand-ins; yields pycuda.driver."""
@@ -37,9 +46,9 @@ def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
 
         patch.setattr(deploy.tensorrt_library, "_opened", {})
         patch.setattr(deploy.tensorrt_library, "open_shared", tensorrt.SharedLibrary)
-        deploy.tensorrt_backend._shared.clear()
+        _forget()
         yield driver
-        deploy.tensorrt_backend._shared.clear()
+        _forget()
         for name in _NAMES:
             sys.modules.pop(name, None)
 

@@ -259,7 +259,7 @@ def test_a_stream_without_memory_ends_alone(built: Built, make_frames: Callable[
 def test_engines_of_several_sizes_take_what_lies_between(
     copied: Bundle, make_frames: Callable[..., Any]
 ) -> None:
-    frames = list(make_frames(6, (60, 80)))
+    frames = list(make_frames(6, (70, 90)))
     expected = detect_all(copied.detector("onnx"), frames)
     with engines.stand_ins() as driver:
         bundle = build(copied, driver, frame_sizes=[(64, 64), (64, 96), (96, 96)]).bundle
@@ -278,17 +278,18 @@ def test_engines_leave_the_bundle_as_it_was_and_say_what_they_are(built: Built) 
     assert open_bundle(built.bundle.directory).manifest == built.bundle.manifest
 
 
-def test_a_build_that_fails_leaves_the_engines_that_were_there(built: Built, tmp_path: Path) -> None:
-    before = read_engine_manifest(built.engines_dir)
+def test_a_build_that_fails_leaves_the_engines_that_were_there(copied: Bundle, tmp_path: Path) -> None:
+    with engines.stand_ins() as driver:
+        directory = build(copied, driver).engines_dir
+    before = read_engine_manifest(directory)
     incomplete = engines.write_plugin(tmp_path / "incomplete.so", "LstfeDeformConv2d")
-    with pytest.raises(
-        EngineError, match=r"has no operator LstfeSampledSum for TensorRT 10\.13\.2\.6; build"
+    with (
+        engines.stand_ins() as driver,
+        pytest.raises(EngineError, match=r"has no operator LstfeSampledSum for TensorRT 10\.13\.2\.6; build"),
     ):
-        build(built.bundle, built.driver, plugin=incomplete)
-    assert read_engine_manifest(built.engines_dir) == before
-    assert [path.name for path in built.engines_dir.parent.iterdir() if path.is_dir()] == [
-        built.engines_dir.name
-    ]
+        build(copied, driver, plugin=incomplete)
+    assert read_engine_manifest(directory) == before
+    assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == [directory.name]
 
 
 def test_a_machine_that_cannot_compile_the_plugin_says_what_it_lacks(
@@ -335,6 +336,17 @@ def test_detecting_with_engines_never_imports_torch_or_orchestration(
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_stream_that_is_dropped_gives_everything_back(
+    built: Built, make_frames: Callable[..., Any]
+) -> None:
+    detector = built.bundle.detector("tensorrt")
+    for frame in make_frames(5):
+        detector.push(frame)
+    assert built.driver.library.num_executables > 0
+    del detector
+    assert (built.driver.library.num_executables, built.driver.gpu.used_bytes) == (0, 0)
 
 
 def test_a_device_counts_its_memory(built: Built) -> None:

@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pycuda.driver as cuda
-from deploy.operators import expand_operators
 
 __version__ = os.environ.get("LSTFE_FAKE_TENSORRT", "10.13.2.6")
 _VERSION = tuple(int(part) for part in __version__.split(".")[:2])
@@ -265,8 +264,12 @@ class Builder:
                     _complain(self._logger, f"{tensor.name}: profile {bounds} is not ascending")
                     return None
             shapes[tensor.name] = bounds
-        header = json.dumps({"version": __version__, "profiles": shapes}).encode()
-        body = len(header).to_bytes(4, "little") + header + network.model.SerializeToString()
+        from deploy.operators import expand_operators
+
+        operators = sorted({node.op_type for node in network.model.graph.node if node.domain == "lstfe"})
+        header = json.dumps({"version": __version__, "profiles": shapes, "operators": operators}).encode()
+        model = expand_operators(network.model).SerializeToString()
+        body = len(header).to_bytes(4, "little") + header + model
         return memoryview(_MAGIC + hashlib.sha256(body).digest() + body)
 
 
@@ -290,7 +293,7 @@ class Runtime:
             _complain(self._logger, f"the engine plan file is of TensorRT {header['version']}")
             return None
         model = onnx.load_from_string(body[4 + size :])
-        if unknown := _unknown_operator(model):
+        if unknown := next((name for name in header["operators"] if name not in _registry.operators), None):
             _complain(self._logger, f"Cannot find plugin: {unknown}, version: 1, namespace: lstfe")
             return None
         return _Engine(model, header["profiles"], self._logger)
@@ -303,7 +306,7 @@ class _Engine:
         self.logger = logger
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
-        self.session = onnxruntime.InferenceSession(expand_operators(model).SerializeToString(), options)
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options)
         self.tensors = {value.name: _Tensor(value) for value in (*model.graph.input, *model.graph.output)}
 
     @property
