@@ -188,7 +188,9 @@ def ways(bundle: Bundle, sizes: Sizes, *, is_timed: bool) -> dict[str, Prepare]:
 
 def with_cuda_graphs(function: Callable[..., Any], *, is_compiled: bool) -> Callable[..., Any]:
     """Compile a part of the model; its outputs are copied, because the next replay overwrites them."""
-    part = torch.compile(function, mode="reduce-overhead", dynamic=False) if is_compiled else function
+    if not is_compiled:
+        return lambda *arguments: copied(function(*arguments))
+    part = torch.compile(function, mode="reduce-overhead", dynamic=False)
 
     def run(*arguments: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
