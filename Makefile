@@ -18,7 +18,7 @@ help:
 	@echo "make check     ruff, mypy, codespell"
 	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
-	@echo "make gpu-check the plugin's kernels on this machine's GPU: right, and how fast"
+	@echo "make gpu-check the plugin's kernels and whole streams on this machine's GPU: right, and how fast"
 	@echo "make clean     remove the environment and caches; data, models and runs stay"
 
 demo: $(INSTALLED)
@@ -50,6 +50,7 @@ compare: $(INSTALLED)
 
 gpu-check: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.plugin docs/benchmarks
+	@$(BIN)/python -m benchmarks.streaming docs/benchmarks
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -5,6 +5,7 @@
     labels.json            category names; label 1 is the first
     weights.safetensors    for the torch backend
     *.onnx                 the graphs, for the onnx backend
+    engines/               what `lstfe engine build` made of them on this machine, for the tensorrt backend
     parity.json            how far the graphs are from PyTorch (where it was measured)
 
 This module imports neither torch nor onnxruntime until a backend is asked for.
@@ -36,7 +37,7 @@ LABELS_FILE = "labels.json"
 WEIGHTS_FILE = "weights.safetensors"
 PARITY_FILE = "parity.json"
 
-Backend = Literal["onnx", "torch"]
+Backend = Literal["onnx", "torch", "tensorrt"]
 
 
 class BundleError(UserError):
@@ -113,6 +114,8 @@ class Bundle:
             return self._onnx_detector(num_frames)
         if backend == "torch":
             return self._torch_detector(num_frames)
+        if backend == "tensorrt":
+            return self._tensorrt_detector(num_frames)
         raise BundleError(f"backend {backend!r} is not known, expected one of {', '.join(get_args(Backend))}")
 
     def _onnx_detector(self, num_frames: int | None) -> StreamDetector:
@@ -121,6 +124,11 @@ class Bundle:
         except ModuleNotFoundError as error:
             raise _missing_package("onnx", error) from None
         return StreamRuntime(OnnxGraphs(self.directory, self.config), self.config, num_frames=num_frames)
+
+    def _tensorrt_detector(self, num_frames: int | None) -> StreamDetector:
+        from deploy.tensorrt_backend import TensorRTDevice, open_engines
+
+        return StreamRuntime(TensorRTDevice(open_engines(self)), self.config, num_frames=num_frames)
 
     def _torch_detector(self, num_frames: int | None) -> StreamDetector:
         try:
@@ -161,7 +169,7 @@ def write_bundle(
     partial.mkdir(parents=True)
     try:
         _collect_files(partial, config, label_names, weights, graphs_dir)
-        files = {path.name: _stamp(path) for path in sorted(partial.iterdir())}
+        files = {path.name: stamp_of(path) for path in sorted(partial.iterdir())}
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=config.deploy.bundle_name,
@@ -248,7 +256,7 @@ def _read_manifest(directory: Path) -> Manifest:
 def _verify_file(path: Path, stamp: FileStamp) -> None:
     if not path.is_file():
         raise BundleError(f"{path}: missing, but listed in {MANIFEST_FILE}. Copy the whole bundle again.")
-    found = _stamp(path)
+    found = stamp_of(path)
     if found != stamp:
         raise BundleError(
             f"{path}: changed since the bundle was written ({found.size} bytes, sha256 {found.sha256[:12]}; "
@@ -256,7 +264,8 @@ def _verify_file(path: Path, stamp: FileStamp) -> None:
         )
 
 
-def _stamp(path: Path) -> FileStamp:
+def stamp_of(path: Path) -> FileStamp:
+    """Return size and content of a file."""
     with path.open("rb") as file:
         return FileStamp(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 

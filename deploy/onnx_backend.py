@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,16 @@ class OnnxGraphs:
         feed = dict(zip(graph.inputs, inputs, strict=True))
         outputs: list[Array] = self._sessions[name].run(list(graph.outputs), feed)
         return outputs
+
+    def run_into(self, outputs: Sequence[Array], name: str, *inputs: Array) -> None:
+        """Run one graph and let it write into arrays of the right shapes and types."""
+        graph, session = self._graphs[name], self._sessions[name]
+        binding = session.io_binding()
+        for tensor, array in zip(graph.inputs, inputs, strict=True):
+            binding.bind_cpu_input(tensor, array)
+        for tensor, array in zip(graph.outputs, outputs, strict=True):
+            binding.bind_output(tensor, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        session.run_with_iobinding(binding)
 
 
 def _open(path: Path, graph: Graph, lengths: Mapping[str, int]) -> onnxruntime.InferenceSession:

@@ -1,81 +1,72 @@
 """Streaming detection over graphs, without PyTorch: the twin of `lstfe.stream.StreamingDetector`.
 
 Which frames a detection needs, and for how long, is said by `lstfe.window.StreamSchedule`, for both alike.
-What is kept of a frame are arrays; what runs the graphs of `deploy.graphs` (ONNX Runtime today) stands below.
+What is kept of a frame lies in slots of fixed memory on a `Device`: the host with ONNX Runtime, or a GPU with
+TensorRT. One code path serves all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from deploy.graphs import GraphSizes
+from deploy.device import Device, HostDevice, Staging
+from deploy.device import Graphs as Graphs
+from deploy.frame_memory import Descriptors, Slots, Stored
+from deploy.graphs import GraphSizes, graphs_of
 from lstfe.config import Config
 from lstfe.errors import UserError
 from lstfe.types import ByteArray, Detections, FloatArray, FrameDetections
-from lstfe.window import StreamSchedule, Window
+from lstfe.window import StreamSchedule, Window, num_alignment_slots, num_frame_slots
 
-Array = npt.NDArray[Any]
 # torch.nn.functional.cosine_similarity's guard against a zero vector.
 _COSINE_EPS = np.float32(1e-8)
 
 
-class Graphs(Protocol):
-    """Something that runs graphs by name, inputs and outputs as `deploy.graphs.graphs_of` lists them."""
-
-    def run(self, name: str, *inputs: Array) -> list[Array]:
-        """Run one graph once."""
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Maps:
     """What is read off a feature map: the inputs of the proposals and roi graphs."""
 
-    roi_map: Array
-    objectness: Array
-    box_deltas: Array
+    roi_map: Stored
+    objectness: Stored
+    box_deltas: Stored
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Proposals of a frame: features (1, K, D), boxes (1, K, 4), valid (1, K)."""
 
-    features: Array
-    boxes: Array
-    valid: Array
-
-
-@dataclass(slots=True)
-class FrameState:
-    """What is remembered of one frame."""
-
-    features: Array
-    """(1, C, h, w)."""
-    maps: Maps
-    descriptor: Array
-    """(E,) g(F) of the frame selection."""
-    image_size: Array
-    """(2,) height and width before the padding."""
-    summary: Summary | None = None
-    """Its best P proposals, computed when first asked for."""
+    features: Stored
+    boxes: Stored
+    valid: Stored
 
 
 class StreamRuntime:
     """Detect objects in one video or live stream, frame by frame."""
 
-    def __init__(self, graphs: Graphs, config: Config, *, num_frames: int | None = None) -> None:
+    def __init__(
+        self, graphs: Graphs | Device[Any], config: Config, *, num_frames: int | None = None
+    ) -> None:
         """`config` has its method resolved; `num_frames` is the video's length, None for a live stream."""
-        self._graphs = graphs
+        self._device: Device[Any] = graphs if isinstance(graphs, Device) else HostDevice(graphs)
         self._config = config
         self._sizes = GraphSizes.of(config)
         self._schedule = StreamSchedule(config.inference, num_frames)
-        self._memory: dict[int, FrameState] = {}
+        by_name = {graph.name: graph for graph in graphs_of(config, self._device.form)}
+        self._align_inputs = by_name["align"].inputs[1:] if "align" in by_name else ()
+        num_slots = num_frame_slots(config.inference)
+        self._frames = Slots(num_slots, "frames")
+        self._summaries = Slots(num_slots, "proposals")
+        self._support = Slots(num_alignment_slots(config.inference), "alignment")
+        self._descriptors = Descriptors(num_slots)
+        self._selects = self._sizes.num_long_term > 0 and config.model.selection.enabled
         self._pushed = 0
         self._frame_size: tuple[int, int] | None = None
+        self._uploaded: dict[tuple[str, str], Stored] = {}
+        self._results: list[Staging] = []
 
     @property
     def pool(self) -> tuple[int, ...] | None:
@@ -85,12 +76,13 @@ class StreamRuntime:
     @property
     def num_remembered(self) -> int:
         """Frames whose state is kept; it has a bound that does not depend on the stream's length."""
-        return len(self._memory)
+        return len(self._frames)
 
     def prime(self, frames: Mapping[int, ByteArray]) -> None:
         """Take the pool's frames, (H, W, 3) uint8 RGB by frame index, before the stream starts."""
-        for frame_index, frame in frames.items():
-            self._remember(frame_index, frame)
+        with self._device.active():
+            for frame_index in sorted(set(self.pool or ()) & frames.keys()):
+                self._remember(frame_index, frames[frame_index])
 
     def push(self, frame: ByteArray) -> list[FrameDetections]:
         """Take the next frame, (H, W, 3) uint8 RGB, and return the detections that it completes.
@@ -98,14 +90,18 @@ class StreamRuntime:
         UserError where the pool was not primed, or the frame's size differs from that of the frames before.
         """
         if self._pushed == 0:
-            self._schedule.require_pool(self._memory)
-        self._remember(self._pushed, frame)
-        self._pushed += 1
-        return self._detect(self._schedule.push())
+            self._schedule.require_pool(self._frames)
+        with self._device.active():
+            self._remember(self._pushed, frame)
+            self._pushed += 1
+            return self._detect(self._schedule.push())
 
     def finish(self) -> list[FrameDetections]:
-        """End the stream and return the detections of the last frames."""
-        return self._detect(self._schedule.finish())
+        """End the stream and return the detections of the last frames; no frame may follow."""
+        with self._device.active():
+            detections = self._detect(self._schedule.finish())
+            self._device.close()
+        return detections
 
     def _remember(self, frame_index: int, frame: ByteArray) -> None:
         size = (frame.shape[0], frame.shape[1])
@@ -114,77 +110,126 @@ class StreamRuntime:
                 f"frame {frame_index} is {size[0]}x{size[1]} pixels (height x width), expected "
                 f"{self._frame_size} like the frames before; split the video where its size changes"
             )
-        self._frame_size = size
-        if frame_index in self._memory:  # a pool frame has passed the backbone already
+        if frame_index in self._frames:  # a pool frame has passed the backbone already
             return
-        image, image_size = self._graphs.run("preprocess", np.ascontiguousarray(frame))
-        features, *maps, descriptor = self._graphs.run("backbone", image)
-        self._memory[frame_index] = FrameState(features, Maps(*maps), descriptor[0], image_size)
+        image, image_size = self._device.preprocess(frame)
+        if self._frame_size is None:
+            self._frame_size = size
+            self._upload_sizes(image_size, size)
+        features, *maps, descriptor = self._device.run("backbone", image)
+        # Features wait as (1, 1, C, h, w), to be lined up with those of other frames.
+        shapes = [(1, *features.shape), *(array.shape for array in maps)]
+        self._frames.take(frame_index, self._device, [features, *maps], shapes)
+        if self._selects:
+            self._descriptors.take(frame_index, self._device, descriptor)
+
+    def _upload_sizes(self, image_size: tuple[int, int], original_size: tuple[int, int]) -> None:
+        """Bring the sizes of the stream's frames to the device, once."""
+        wanted = {
+            ("proposals", "image_size"): image_size,
+            ("decode", "image_size"): image_size,
+            ("decode", "original_size"): original_size,
+        }
+        self._uploaded = {
+            (name, tensor): self._device.upload(name, tensor, np.array(values, np.int64))
+            for (name, tensor), values in wanted.items()
+        }
 
     def _detect(self, windows: list[Window]) -> list[FrameDetections]:
         detections = [FrameDetections(window.current, self._detect_window(window)) for window in windows]
-        for frame_index in [index for index in self._memory if not self._schedule.needed(index)]:
-            del self._memory[frame_index]
+        for slots in (self._frames, self._summaries):
+            slots.keep(self._schedule.needed)
+        self._descriptors.keep(self._schedule.needed)
         return detections
 
     def _detect_window(self, window: Window) -> Detections:
-        state = self._memory[window.current]
-        maps = self._enhance(state, window)
-        current = self._summarise(maps, state.image_size, self._sizes.num_proposals)
-        references: list[Array] = []
-        if self._sizes.num_relation:
-            references += self._joined(window.relation)
-        if self._sizes.num_long_term:
-            references += self._joined(self._select(state, window.candidates))
-        logits, deltas = self._graphs.run(
+        # Graphs overwrite their outputs: what is kept of other frames is computed first, and put away.
+        related = window.relation if self._sizes.num_relation else ()
+        long_term = self._select(window) if self._sizes.num_long_term else ()
+        self._summarise_frames((*related, *long_term))
+        current = self._summarise(self._enhanced(window), self._sizes.num_proposals)
+        references: list[list[Stored]] = []
+        for frames in (related, long_term):
+            if frames:
+                references += self._lined_up(self._summaries, frames)
+        logits, deltas = self._device.run(
             "relation", current.features, current.boxes, current.valid, *references
         )
-        return self._decode(logits, deltas, current, state.image_size)
+        return self._decode(logits, deltas, current)
 
-    def _enhance(self, state: FrameState, window: Window) -> Maps:
-        if not self._sizes.num_alignment:
-            return state.maps
-        short_term = np.stack(
-            [self._memory[index].features for index in window.alignment], axis=1
-        )  # (1, S, C, h, w)
-        return Maps(*self._graphs.run("align", state.features, short_term))
+    def _enhanced(self, window: Window) -> Maps:
+        features, *maps = self._frames[window.current]
+        if not self._align_inputs:
+            return Maps(*maps)
+        if self._device.form == "commuted":
+            self._keep_support(window.alignment)
+        stored = dict(
+            zip(("short_term_features",), self._lined_up(self._frames, window.alignment), strict=False)
+        )
+        if self._device.form == "commuted":
+            names = ("short_term_support_maps", "short_term_offset_response")
+            stored |= zip(names, self._lined_up(self._support, window.alignment), strict=True)
+        inputs = [stored[name] for name in self._align_inputs]
+        return Maps(*self._device.run("align", self._without_lead(features), *inputs))
 
-    def _summarise(self, maps: Maps, image_size: Array, top_k: int) -> Summary:
-        boxes, valid = self._graphs.run("proposals", maps.objectness, maps.box_deltas, image_size)
-        boxes, valid = boxes[:, :top_k], valid[:, :top_k]
-        (features,) = self._graphs.run("roi", maps.roi_map, boxes)
+    def _keep_support(self, frame_indices: Sequence[int]) -> None:
+        """Compute what alignment needs of these frames where it is not there, and drop what no later one needs."""
+        self._support.keep(lambda index: index >= min(frame_indices))  # windows only move on
+        for index in frame_indices:
+            if index not in self._support:
+                arrays = self._device.run("support", self._without_lead(self._frames[index][0]))
+                shapes = [(1, *array.shape) for array in arrays]
+                self._support.take(index, self._device, arrays, shapes)
+
+    def _without_lead(self, features: Stored) -> Stored:
+        """Return features as a graph takes those of one frame: (1, 1, C, h, w) -> (1, C, h, w)."""
+        return self._device.reshape(features, features.shape[1:])
+
+    def _summarise(self, maps: Maps, top_k: int) -> Summary:
+        image_size = self._uploaded["proposals", "image_size"]
+        found = self._device.run("proposals", maps.objectness, maps.box_deltas, image_size)
+        boxes, valid = (self._device.head(array, top_k) for array in found)
+        (features,) = self._device.run("roi", maps.roi_map, boxes)
         return Summary(features, boxes, valid)
 
-    def _joined(self, frame_indices: Sequence[int]) -> list[Array]:
-        """Line the proposals of several frames up: (1, frames * P, ...) features, boxes, valid."""
-        summaries = []
+    def _summarise_frames(self, frame_indices: Sequence[int]) -> None:
+        """Compute the proposals of these frames where they are not there."""
         for index in frame_indices:
-            state = self._memory[index]
-            if state.summary is None:
-                top_k = self._sizes.num_reference_proposals
-                state.summary = self._summarise(state.maps, state.image_size, top_k)
-            summaries.append(state.summary)
-        return [
-            np.concatenate([getattr(summary, part) for summary in summaries], axis=1)
-            for part in ("features", "boxes", "valid")
-        ]
+            if index not in self._summaries:
+                summary = self._summarise(Maps(*self._frames[index][1:]), self._sizes.num_reference_proposals)
+                arrays = [summary.features, summary.boxes, summary.valid]
+                self._summaries.take(index, self._device, arrays, [array.shape for array in arrays])
 
-    def _select(self, state: FrameState, candidates: Sequence[int]) -> list[int]:
+    def _lined_up(self, slots: Slots, frame_indices: Sequence[int]) -> list[list[Stored]]:
+        """Return, for each array that the slots hold of a frame, those of several frames."""
+        return [list(arrays) for arrays in zip(*(slots[index] for index in frame_indices), strict=True)]
+
+    def _select(self, window: Window) -> tuple[int, ...]:
         """Keep the candidates least similar to the current frame (paper eq. 3-4), ties to the earlier one."""
         selection, number = self._config.model.selection, self._sizes.num_long_term
         if not selection.enabled:
-            return list(candidates[:number])
-        descriptors = np.stack([self._memory[index].descriptor for index in candidates])  # (L, E)
-        similarities = similarity(state.descriptor, descriptors, selection.similarity)
-        return [candidates[place] for place in np.argsort(similarities, kind="stable")[:number]]
-
-    def _decode(self, logits: Array, deltas: Array, current: Summary, image_size: Array) -> Detections:
-        original_size = np.array(self._frame_size, np.int64)
-        boxes, scores, labels = self._graphs.run(
-            "decode", logits, deltas, current.boxes, current.valid, image_size, original_size
+            return window.candidates[:number]
+        current = self._descriptors[window.current][0]
+        descriptors = np.concatenate([self._descriptors[index] for index in window.candidates])  # (L, E)
+        similarities = similarity(current, descriptors, selection.similarity)
+        return tuple(
+            window.candidates[place] for place in np.argsort(similarities, kind="stable")[:number].tolist()
         )
-        found = scores > 0
-        return Detections(boxes[found], scores[found], labels[found])
+
+    def _decode(self, logits: Stored, deltas: Stored, current: Summary) -> Detections:
+        sizes = [self._uploaded["decode", name] for name in ("image_size", "original_size")]
+        found = self._device.run("decode", logits, deltas, current.boxes, current.valid, *sizes)
+        if not self._results:
+            self._results = [self._device.staging(array) for array in found]
+        for staging, array in zip(self._results, found, strict=True):
+            staging.fill(array)
+        boxes, scores, labels = (staging.read() for staging in self._results)
+        present = scores > 0
+        return Detections(
+            boxes[present].astype(np.float32, copy=False),
+            scores[present].astype(np.float32, copy=False),
+            labels[present].astype(np.int64, copy=False),
+        )
 
 
 def similarity(current: FloatArray, candidates: FloatArray, kind: str) -> FloatArray:

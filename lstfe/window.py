@@ -65,6 +65,21 @@ def window_at(current: int, num_frames: int, candidates: tuple[int, ...], config
     return Window(current, clamp(alignment_gaps(config)), clamp(relation_gaps(config)), candidates)
 
 
+def num_frame_slots(config: InferenceConfig) -> int:
+    """Return how many frames a streaming detector remembers at most, whatever the video's length.
+
+    These are the frame just pushed, all that later windows reach back to, and the long-term candidates.
+    """
+    gaps = (0, *alignment_gaps(config), *relation_gaps(config))
+    return 1 + max(1, config.lookahead - min(gaps)) + config.num_candidates
+
+
+def num_alignment_slots(config: InferenceConfig) -> int:
+    """Return of how many frames at most it keeps what alignment needs, computed when first aligned."""
+    gaps = alignment_gaps(config)
+    return max(gaps) - min(gaps) + 1 if gaps else 0
+
+
 class Reservoir:
     """A uniform sample of the frames seen so far (Vitter's algorithm R), the same for the same seed."""
 

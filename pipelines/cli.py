@@ -12,12 +12,14 @@ import typer
 
 from lstfe.errors import UserError
 from pipelines.command import run_command
+from pipelines.engine_cli import engine_app
 from pipelines.servers_cli import servers_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Bring data in, check it and look at it.")
 app.add_typer(data_app, name="data")
 app.add_typer(servers_app, name="ops")
+app.add_typer(engine_app, name="engine")
 
 
 def main() -> None:
@@ -80,7 +82,9 @@ def compare(
 def detect(
     source: Annotated[str, typer.Argument(help="Video file, folder of frames, or webcam/RTSP address.")],
     bundle: Annotated[Path, typer.Option(help="The deployed bundle.")] = Path("artifacts/deployed"),
-    backend: Annotated[Literal["onnx", "torch"], typer.Option(help="What runs the network.")] = "onnx",
+    backend: Annotated[
+        Literal["onnx", "torch", "tensorrt"], typer.Option(help="What runs the network.")
+    ] = "onnx",
     output: Annotated[Path, typer.Option(help="Where annotated.mp4 and detections.json go.")] = Path(
         "detected"
     ),
@@ -99,7 +103,9 @@ def detect_all(
     ],
     bundle: Annotated[Path, typer.Option(help="The deployed bundle.")] = Path("artifacts/deployed"),
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("detected"),
-    backend: Annotated[Literal["onnx", "torch"], typer.Option(help="What runs the network.")] = "onnx",
+    backend: Annotated[
+        Literal["onnx", "torch", "tensorrt"], typer.Option(help="What runs the network.")
+    ] = "onnx",
     runner: Annotated[
         Literal["processes", "threads", "dask", "ray"], typer.Option(help="What runs the tasks.")
     ] = "processes",
@@ -122,6 +128,24 @@ def detect_all(
             address=address,
         )
     )
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="The deployed bundle.")],
+    backend: Annotated[
+        str, typer.Option(help="torch, onnx and tensorrt, by commas.")
+    ] = "torch,onnx,tensorrt",
+    source: Annotated[
+        str | None, typer.Option(help="Video or folder of frames; a moving texture unless given.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames in steady state.")] = 200,
+    output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
+) -> None:
+    """Measure latency, throughput, memory and cold start of a bundle's backends side by side."""
+    from pipelines.engine_cli import bench_bundle
+
+    bench_bundle(bundle, backend, source, frames, output)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.device import HostDevice
 from deploy.onnx_backend import GraphError, OnnxGraphs
 from deploy.parity import RowDifference, TorchGraphs, detection_rows
 from deploy.runtime import StreamRuntime, similarity
@@ -110,6 +111,44 @@ def test_memory_holds_no_more_than_the_windows_reach(
         kept.append(runtime.num_remembered)
     inference = config.inference
     assert max(kept) <= inference.lookahead + 1 + inference.relation_range + inference.num_candidates
+
+
+def test_a_stream_allocates_nothing_once_all_shapes_are_known(
+    export: Callable[..., Any], make_frames: Callable[..., Any]
+) -> None:
+    exported = export("lstfe")
+    device = CountingDevice(OnnxGraphs(exported.directory, exported.config))
+    runtime = StreamRuntime(device, exported.config)
+    counts = []
+    for frame in make_frames(24):
+        runtime.push(frame)
+        counts.append(device.num_allocated)
+    first_detected = exported.config.inference.lookahead
+    assert 0 < counts[0] < counts[first_detected]
+    assert set(counts[first_detected + 1 :]) == {counts[first_detected]}
+
+
+class CountingDevice(HostDevice):
+    """Counts what is asked of it: memory, and outputs of graphs that are not where they were before."""
+
+    def __init__(self, graphs: OnnxGraphs) -> None:
+        super().__init__(graphs)
+        self.num_allocated = 0
+        self._addresses: set[int] = set()
+
+    def empty(self, like: Any, shape: Any = None) -> Any:
+        self.num_allocated += 1
+        return super().empty(like, shape)
+
+    def staging(self, like: Any) -> Any:
+        self.num_allocated += 1
+        return super().staging(like)
+
+    def run(self, name: str, *inputs: Any) -> list[Any]:
+        outputs = super().run(name, *inputs)
+        self.num_allocated += len({array.ctypes.data for array in outputs} - self._addresses)
+        self._addresses |= {array.ctypes.data for array in outputs}
+        return outputs
 
 
 def test_a_frame_of_another_size_is_refused(

@@ -16,6 +16,8 @@ from lstfe.window import (
     Window,
     alignment_gaps,
     long_term_pool,
+    num_alignment_slots,
+    num_frame_slots,
     relation_gaps,
     window_at,
 )
@@ -264,3 +266,32 @@ def test_every_frame_is_kept_with_the_same_chance() -> None:
     deviation = (trials * (size / num_frames) * (1 - size / num_frames)) ** 0.5
     assert len(counts) == num_frames
     assert max(abs(count - expected) for count in counts.values()) < 4.5 * deviation
+
+
+@settings(max_examples=150, deadline=None)
+@given(config=configs, num_frames=st.integers(1, 40))
+def test_a_stream_never_needs_more_slots_than_it_has(config: InferenceConfig, num_frames: int) -> None:
+    schedule = StreamSchedule(config, num_frames)
+    remembered = set(schedule.pool or ())
+    aligned: set[int] = set()
+    for frame_index in range(num_frames + 1):  # the last round is the end of the stream
+        if frame_index < num_frames:
+            remembered.add(frame_index)
+            windows = schedule.push()
+        else:
+            windows = schedule.finish()
+        assert len(remembered) <= num_frame_slots(config)
+        for window in windows:
+            assert window.frames() <= remembered
+            aligned = {index for index in aligned if index >= min(window.alignment, default=0)}
+            aligned |= set(window.alignment)
+            assert len(aligned) <= num_alignment_slots(config)
+        remembered = {index for index in remembered if schedule.needed(index)}
+
+
+def test_slots_are_as_many_as_a_long_stream_fills() -> None:
+    config = InferenceConfig(lookahead=4, num_alignment=2, alignment_gap=2, relation_range=3, num_relation=3)
+    assert (
+        num_frame_slots(config) == 1 + (4 + 2) + 4
+    )  # from 2 frames back (the range is spread) to the newest
+    assert num_alignment_slots(config) == 5

@@ -1,0 +1,355 @@
+"""ONNX -> TensorRT engines: `lstfe engine build`, on the machine that will run them.
+
+A bundle's graphs are written as the family for TensorRT (deploy/tensorrt_graphs.py), the plugin is built or taken,
+each graph is parsed and built for the frame sizes asked for. All appears at once in BUNDLE/engines/<key>, where the
+bundle's own files stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.bundle import PARITY_FILE, Bundle, stamp_of
+from deploy.cuda import Gpu, open_cuda
+from deploy.engine_manifest import (
+    ENGINE_FILE,
+    ENGINES_DIR,
+    FORMAT_VERSION,
+    PLUGIN_FILE,
+    EngineError,
+    EngineManifest,
+    engine_key,
+    graphs_sha256,
+    write_engine_manifest,
+)
+from deploy.graphs import GraphSizes, Precision
+from deploy.plugin.library import SOURCE_DIR, find_nvcc, tensorrt_versions
+from deploy.resampling import NAME as RESAMPLE
+from deploy.resampling import model_input_size, padded_size, resample_model
+from deploy.tensorrt_library import TensorRT, open_tensorrt
+from lstfe.config import Config
+
+_LOG = logging.getLogger(__name__)
+TIMING_CACHE_FILE = "timing.cache"
+# Landscape frames of 1:1 to 2:1, tuned to 16:9.
+DEFAULT_FRAME_SIZES = ((720, 720), (720, 1280), (720, 1440))
+Shape = tuple[int, ...]
+WriteGraphs = Callable[..., list[Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Least, tuned and largest shape of one input."""
+
+    least: Shape
+    tuned: Shape
+    most: Shape
+
+
+def build_engines(
+    bundle: Bundle,
+    *,
+    precision: Precision = "fp16",
+    frame_sizes: Sequence[tuple[int, int]] = (),
+    plugin: Path | None = None,
+    calibration: Path | None = None,
+) -> Path:
+    """Build all engines of a bundle for this machine and return their folder, which is replaced when all are there.
+
+    `frame_sizes` are the (height, width) of the videos; engines for one size alone have fixed shapes and are the
+    fastest. `plugin` is a library that was built already, `calibration` a prepared data set (int8).
+    Raises EngineError, CudaError, PluginError or OpsetError with one line for what is missing or refused.
+    """
+    tensorrt, gpu = open_tensorrt(), open_cuda().gpu
+    destination = bundle.directory / ENGINES_DIR / engine_key(precision, tensorrt.version, gpu)
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        library = _provide_plugin(plugin, partial / PLUGIN_FILE, tensorrt, gpu)
+        tensorrt.load_plugin(library)
+        build = EngineBuild(tensorrt, precision, bundle.directory / ENGINES_DIR / TIMING_CACHE_FILE)
+        sizes = tuple(frame_sizes) or DEFAULT_FRAME_SIZES
+        opset = _build_all(bundle, build, partial, sizes, calibration)
+        manifest = EngineManifest(
+            format_version=FORMAT_VERSION,
+            model_version=bundle.manifest.model_version,
+            graphs_sha256=graphs_sha256(bundle),
+            precision=precision,
+            form="commuted",
+            opset=opset,
+            tensorrt=tensorrt.version,
+            gpu=gpu.name,
+            compute_capability=gpu.compute_capability,
+            frame_sizes=sizes,
+            files={
+                path.name: stamp_of(path)
+                for path in sorted(partial.iterdir())
+                if path.suffix == ".plan" or path.name == PLUGIN_FILE
+            },
+        )
+        write_engine_manifest(partial, manifest)
+        _replace(partial, destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return destination
+
+
+def _build_all(
+    bundle: Bundle,
+    build: EngineBuild,
+    directory: Path,
+    frame_sizes: tuple[tuple[int, int], ...],
+    calibration: Path | None,
+) -> int:
+    import onnx
+
+    from deploy.opsets import opset_for, require_opset
+    from deploy.tensorrt_graphs import write_tensorrt_graphs
+
+    version = build.tensorrt.version
+    opset = opset_for(version)
+    graphs_dir = directory / "graphs"
+    paths = write_tensorrt_graphs(
+        bundle, graphs_dir, precision=build.precision, opset=opset, calibration=calibration
+    )
+    models = {path.stem: onnx.load(path) for path in paths}
+    image_type = models["backbone"].graph.input[0].type.tensor_type.elem_type
+    models[RESAMPLE] = resample_model(min(opset, 17), image_type)
+    profiles = profiles_of(bundle.config, frame_sizes)
+    for place, (name, model) in enumerate(models.items(), start=1):
+        require_opset(model, version)
+        _LOG.info("engine %d of %d: %s", place, len(models), name)
+        plan = build.plan(name, model.SerializeToString(), profiles)
+        (directory / f"{name}.plan").write_bytes(plan)
+    if (graphs_dir / PARITY_FILE).is_file():  # what int8 costs
+        (graphs_dir / PARITY_FILE).rename(directory / "calibration.json")
+    shutil.rmtree(graphs_dir)
+    return opset
+
+
+def profiles_of(config: Config, frame_sizes: Sequence[tuple[int, int]]) -> dict[str, Bounds]:
+    """Return the bounds of every input with free sizes, by its name; frames are (height, width).
+
+    The middle of the sizes given, by area, is what engines are tuned to.
+    """
+    ordered = sorted(frame_sizes, key=lambda size: (size[0] * size[1], size))
+    frames = _bounds(ordered)
+    images = _bounds([padded_size(model_input_size(size, config.model)) for size in ordered])
+    stride = config.model.backbone.feature_stride
+    sizes = GraphSizes.of(config)
+    counts = sorted((sizes.num_proposals, sizes.num_reference_proposals))
+
+    def each(shape: Callable[[Shape, Shape], Shape]) -> Bounds:
+        pairs = zip(frames, images, strict=True)
+        return Bounds(*(shape(frame, image) for frame, image in pairs))
+
+    bounds = {
+        "frame": each(lambda frame, image: (*frame, 3)),
+        "row_weights": each(lambda frame, image: (image[0], frame[0])),
+        "column_weights": each(lambda frame, image: (frame[1], image[1])),
+        "inside": each(lambda frame, image: image),
+        "image": each(lambda frame, image: (1, 3, *image)),
+        "boxes": Bounds((1, counts[0], 4), (1, counts[1], 4), (1, counts[1], 4)),
+    }
+    # Whatever else is free is a map: its channels are the network's, its last two sizes the image's over the stride.
+    bounds["map"] = each(lambda frame, image: (image[0] // stride, image[1] // stride))
+    return bounds
+
+
+def _bounds(sizes: Sequence[Shape]) -> tuple[Shape, Shape, Shape]:
+    """Return least, tuned and largest of (height, width), side by side."""
+    heights, widths = zip(*sizes, strict=True)
+    return (min(heights), min(widths)), sizes[len(sizes) // 2], (max(heights), max(widths))
+
+
+class EngineBuild:
+    """Parses and builds graphs with one TensorRT, one precision and one timing cache."""
+
+    def __init__(self, tensorrt: TensorRT, precision: Precision, timing_cache: Path) -> None:
+        self.tensorrt = tensorrt
+        self.precision = precision
+        self._timing_cache = timing_cache
+        self._builder = tensorrt.module.Builder(tensorrt.logger)
+        if self._builder is None:
+            raise EngineError(f"TensorRT {tensorrt.version} has no builder here: {tensorrt.last_error()}")
+
+    def plan(self, name: str, model: bytes, profiles: dict[str, Bounds]) -> bytes:
+        """Build one graph; raises EngineError with TensorRT's reason."""
+        trt = self.tensorrt.module
+        network = self._builder.create_network(self._network_flags())
+        parser = trt.OnnxParser(network, self.tensorrt.logger)
+        if not parser.parse(model):
+            faults = [str(parser.get_error(place)) for place in range(parser.num_errors)]
+            reason = " ".join((faults or [self.tensorrt.last_error()])[0].split())
+            raise EngineError(f"graph {name}: TensorRT {self.tensorrt.version} does not read it: {reason}")
+        config = self._builder.create_builder_config()
+        self._set_precision(config, name)
+        if self.tensorrt.major < 10 and self.precision != "fp32":
+            self._keep_single_precision(network)
+        self._add_profile(config, network, name, profiles)
+        cache = self._use_timing_cache(config)
+        plan = self._builder.build_serialized_network(network, config)
+        if plan is None:
+            raise EngineError(
+                f"graph {name}: TensorRT {self.tensorrt.version} does not build it: {self.tensorrt.last_error()}"
+            )
+        if cache is not None:
+            self._timing_cache.write_bytes(bytes(cache.serialize()))
+        return bytes(plan)
+
+    def _network_flags(self) -> int:
+        """Types come from the graphs where TensorRT can take them from there; else from the builder's flags."""
+        flags = self.tensorrt.module.NetworkDefinitionCreationFlag
+        wanted = "STRONGLY_TYPED" if self.tensorrt.major >= 10 else "EXPLICIT_BATCH"
+        return 1 << int(getattr(flags, wanted))
+
+    def _set_precision(self, config: Any, name: str) -> None:
+        flags = self.tensorrt.module.BuilderFlag
+        if self.precision == "fp32" or name == RESAMPLE:
+            config.clear_flag(flags.TF32)  # 10 bits of mantissa would move pixels and boxes
+        if self.tensorrt.major >= 10:
+            return
+        if self.precision == "fp16":
+            config.set_flag(flags.FP16)
+        if self.precision == "int8":
+            config.set_flag(flags.INT8)
+        config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+
+    def _keep_single_precision(self, network: Any) -> None:
+        """Hold layers with float32 results in the graph to float32: before 10, flags alone would let them be half."""
+        trt = self.tensorrt.module
+        for place in range(network.num_layers):
+            layer = network.get_layer(place)
+            if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+                continue
+            outputs = range(layer.num_outputs)
+            if layer.num_outputs and all(layer.get_output(out).dtype == trt.float32 for out in outputs):
+                layer.precision = trt.float32
+                for out in outputs:
+                    layer.set_output_type(out, trt.float32)
+
+    def _add_profile(self, config: Any, network: Any, name: str, profiles: dict[str, Bounds]) -> None:
+        profile = self._builder.create_optimization_profile()
+        inputs = [network.get_input(place) for place in range(network.num_inputs)]
+        free = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
+        for tensor in free:
+            bounds = bounds_of(tensor.name, tuple(tensor.shape), profiles)
+            profile.set_shape(tensor.name, bounds.least, bounds.tuned, bounds.most)
+        if free and config.add_optimization_profile(profile) < 0:
+            raise EngineError(f"graph {name}: TensorRT refuses its profile: {self.tensorrt.last_error()}")
+
+    def _use_timing_cache(self, config: Any) -> Any:
+        """Let TensorRT remember which kernels were fastest; a cache of another version or GPU starts anew."""
+        known = self._timing_cache.read_bytes() if self._timing_cache.is_file() else b""
+        cache = config.create_timing_cache(known)
+        if cache is None or not config.set_timing_cache(cache, False):
+            cache = config.create_timing_cache(b"")
+            if cache is None or not config.set_timing_cache(cache, False):
+                return None
+        return cache
+
+
+def bounds_of(name: str, shape: Shape, profiles: dict[str, Bounds]) -> Bounds:
+    """Return the bounds of one input: sizes that are fixed stay, the others are the profile's."""
+    free = profiles.get(name)
+    if free is None:  # a map
+        lead = shape[:-2]
+        if -1 in lead:
+            raise EngineError(
+                f"input {name} {shape}: only the sizes of maps may be free; write the graphs again"
+            )
+        maps = profiles["map"]
+        free = Bounds(*((*lead, *bound) for bound in (maps.least, maps.tuned, maps.most)))
+
+    def fixed(bound: Shape) -> Shape:
+        return tuple(size if size >= 0 else other for size, other in zip(shape, bound, strict=True))
+
+    return Bounds(fixed(free.least), fixed(free.tuned), fixed(free.most))
+
+
+# ------------------------------------------------------------------------------------------------------ plugin
+
+
+def _provide_plugin(given: Path | None, target: Path, tensorrt: TensorRT, gpu: Gpu) -> Path:
+    """Put the plugin's library beside the plans: the one given, or one built here."""
+    if given is not None:
+        if not given.is_file():
+            raise EngineError(
+                f"{given}: no such file, expected the plugin's library (deploy/plugin/README.md)"
+            )
+        shutil.copyfile(given, target)
+    else:
+        build_plugin(target, tensorrt.version, gpu)
+    return target
+
+
+def build_plugin(target: Path, tensorrt_version: str, gpu: Gpu) -> None:
+    """Compile the plugin for this GPU with CMake; raises EngineError for what is missing."""
+    cmake = shutil.which("cmake")
+    headers = find_headers(tensorrt_version)
+    missing = [
+        what
+        for what, there in (
+            ("nvcc (the CUDA toolkit)", find_nvcc()),
+            ("cmake", cmake),
+            (f"TensorRT's headers of version {tensorrt_version} (TENSORRT_ROOT)", headers),
+        )
+        if there is None
+    ]
+    if missing or cmake is None:
+        raise EngineError(
+            f"the plugin cannot be built here: no {', no '.join(missing)}; install what is missing, or give a "
+            "library that was built elsewhere: --plugin PATH (deploy/plugin/README.md says how)"
+        )
+    build_dir = target.parent / "plugin-build"
+    options = [
+        f"-DTENSORRT_ROOT={headers}",
+        f"-DLSTFE_ARCHITECTURES={gpu.compute_capability.replace('.', '')}",
+        f"-DCMAKE_CUDA_COMPILER={find_nvcc()}",
+    ]
+    for command in (
+        [cmake, "-S", str(SOURCE_DIR), "-B", str(build_dir), *options],
+        [cmake, "--build", str(build_dir), "-j"],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            lines = (result.stdout + result.stderr).splitlines()
+            reason = next((line.strip() for line in lines if "error" in line.lower()), "it gave no reason")
+            raise EngineError(f"the plugin does not compile: {reason}; give one: --plugin PATH")
+    shutil.copyfile(next(build_dir.rglob("liblstfe_plugin.so")), target)
+    shutil.rmtree(build_dir)
+
+
+def find_headers(tensorrt_version: str) -> Path | None:
+    """Return TensorRT's headers: of TENSORRT_ROOT, or where the system's packages put them."""
+    roots = [Path(os.environ["TENSORRT_ROOT"])] if os.environ.get("TENSORRT_ROOT") else []
+    roots += [
+        Path("/usr/include"),
+        Path("/usr/local/tensorrt"),
+        Path(f"/usr/include/{platform.machine()}-linux-gnu"),
+    ]
+    major = tensorrt_version.split(".")[0]
+    for root in roots:
+        for version, folder in tensorrt_versions(root).items():
+            if version.split(".")[0] == major:
+                return folder
+    return None
+
+
+def _replace(new: Path, destination: Path) -> None:
+    old = destination.with_name(f".{destination.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if destination.exists():
+        destination.rename(old)
+    new.rename(destination)
+    shutil.rmtree(old, ignore_errors=True)
+    assert (destination / ENGINE_FILE).is_file()

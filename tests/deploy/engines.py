@@ -1,0 +1,81 @@
+"""Engines without a GPU: the stand-ins of `fakes`, a family of graphs written once, bundles with engines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FAKES = Path(__file__).with_name("fakes")
+OPERATORS = "LstfeDeformConv2d LstfeSampledSum LstfeProposals"
+_NAMES = ("tensorrt", "pycuda", "pycuda.driver")
+
+
+def _forget() -> None:
+    """Close what is opened once a process."""
+    import deploy.cuda
+    import deploy.tensorrt_backend
+
+    deploy.tensorrt_backend._shared.clear()
+    deploy.cuda.open_cuda.cache_clear()
+
+
+@contextmanager
+def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
+    """Let `import tensorrt` and `import pycuda` find the stand-ins; yields pycuda.driver."""
+    import deploy.cuda
+    import deploy.tensorrt_backend
+    import deploy.tensorrt_library
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FAKES))
+        patch.setenv("LSTFE_FAKE_TENSORRT", version)
+        for name in _NAMES:
+            patch.delitem(sys.modules, name, raising=False)
+        import pycuda.driver as driver
+
+        library = driver.DriverLibrary()
+        patch.setattr(driver, "library", library, raising=False)
+        patch.setattr(deploy.cuda, "driver_library", lambda: library)
+        import tensorrt
+
+        patch.setattr(deploy.tensorrt_library, "_opened", {})
+        patch.setattr(deploy.tensorrt_library, "open_shared", tensorrt.SharedLibrary)
+        _forget()
+        yield driver
+        _forget()
+        for name in _NAMES:
+            sys.modules.pop(name, None)
+
+
+def copying_writer(family: Path) -> Any:
+    """Return a `write_tensorrt_graphs` that takes graphs written before: exporting takes seconds."""
+    import onnx
+
+    from deploy.opsets import lower_to_17
+
+    def write(
+        bundle: Any, destination: Path, *, precision: str, opset: int, calibration: Path | None = None
+    ) -> list[Path]:
+        destination.mkdir(parents=True)
+        paths = []
+        for source in sorted(family.glob("*.onnx")):
+            model = onnx.load(source)
+            if opset == 17:
+                lower_to_17(model)
+            paths.append(destination / source.name)
+            onnx.save(model, paths[-1])
+        return paths
+
+    return write
+
+
+def write_plugin(path: Path, operators: str = OPERATORS) -> Path:
+    """Write a library as the stand-in for TensorRT loads it."""
+    path.write_text(operators, encoding="utf-8")
+    return path

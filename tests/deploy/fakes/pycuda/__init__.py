@@ -1,0 +1,1 @@
+"""pycuda on the host: see driver.py."""
