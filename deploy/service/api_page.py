@@ -55,11 +55,11 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
     if body := operation.get("requestBody"):
         kinds = ", ".join(f"<code>{html.escape(kind)}</code>" for kind in body["content"])
         yield f"<p>Body: {kinds}.</p>"
-    rows = [
+    answers = [
         (html.escape(status), html.escape(answer.get("description", "")), _content(answer))
         for status, answer in sorted(operation["responses"].items())
     ]
-    yield table(("status", "meaning", "content"), rows, caption="Answers", numbers=False)
+    yield table(("status", "meaning", "content"), answers, caption="Answers", numbers=False)
 
 
 def _content(answer: Mapping[str, Any]) -> str:
