@@ -25,7 +25,7 @@ from deploy.service.settings import ServeSettings
 
 with warnings.catch_warnings():  # of a successor to httpx that nothing here needs
     warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
+    from starlette.testclient import TestClient, WebSocketDenialResponse
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 60.0
@@ -52,6 +52,16 @@ class Running:
 
     client: TestClient
     service: Service
+
+    def stream(self, **headers: str) -> Any:
+        """Open a stream: a context manager around its messages."""
+        return self.client.websocket_connect("ws://127.0.0.1/v1/streams", headers=headers)
+
+    def denied_stream(self, **headers: str) -> httpx.Response:
+        """Return the answer to a stream that is not let in."""
+        with pytest.raises(WebSocketDenialResponse) as caught, self.stream(**headers):
+            pass
+        return caught.value
 
     def submit(self, *videos: Path) -> dict[str, Any]:
         """Upload videos and return the job."""
