@@ -203,6 +203,9 @@
     URL.revokeObjectURL(link.href);
   });
   byId("form").addEventListener("submit", (event) => event.preventDefault());
+  byId("file").addEventListener("click", (event) => {
+    event.target.value = ""; // so that the same file can be chosen again
+  });
   byId("file").addEventListener("change", (event) => {
     const [file] = event.target.files;
     if (file) detect(file);
