@@ -97,7 +97,10 @@ def measure_clients(bundle: Path, video: Path, num_clients: int, seconds: float)
         ("jobs done", f"{len(answers.job_s)}"),
         ("request, p50 / p99 (ms)", _percentiles(answers.request_ms, 1)),
         ("job, p50 / p99 (s)", _percentiles(answers.job_s, 2)),
-        ("memory before / peak / after (MiB)", f"{before:.0f} / {max(peak):.0f} / {after:.0f}"),
+        (
+            "memory before / at half time / peak / after (MiB)",
+            f"{before:.0f} / {peak[len(peak) // 2]:.0f} / {max(peak):.0f} / {after:.0f}",
+        ),
     ]
     for fault in answers.faults[:5]:
         rows.append(("fault", fault))
@@ -131,7 +134,8 @@ def _stream_rate(url: str, frames: Sequence[bytes], number: int) -> float:
     address = url.replace("http", "ws") + "/v1/streams"
 
     def watch(_: int) -> None:
-        with connect(address, proxy=None, max_size=None) as socket:
+        # All frames are sent at once: a ping would stand in line behind them until they are taken.
+        with connect(address, proxy=None, max_size=None, ping_interval=None) as socket:
             sender = threading.Thread(target=_send, args=(socket, frames))
             sender.start()
             while json.loads(socket.recv())["type"] != "end":
