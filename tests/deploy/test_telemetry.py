@@ -11,5 +11,7 @@ def test_onnx_runtime_leaves_no_trace_of_reporting_its_use(tmp_path: Path) -> No
     environment |= {"TMPDIR": str(tmp_path)}
     # Where it reports, it keeps the number of its session in the temporary folder.
     program = "import deploy.onnx_backend"
-    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], env=environment, check=True
+    )
     assert list(tmp_path.iterdir()) == []
