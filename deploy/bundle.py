@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -59,6 +59,10 @@ class StreamDetector(Protocol):
 
     def finish(self) -> list[FrameDetections]:
         """End the stream; return the detections of all frames still waiting."""
+
+
+DetectorBuilder = Callable[[int | None], StreamDetector]
+"""Builds a detector for a video of so many frames, or for a live stream (None)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,27 +114,36 @@ class Bundle:
 
         Raises BundleError for an unknown backend or one whose packages are not installed.
         """
+        return self.detectors(backend)(num_frames)
+
+    def detectors(self, backend: str = "onnx") -> DetectorBuilder:
+        """Load the network once and return a builder of detectors that share it, each with a state of its own.
+
+        Detectors of backend onnx may run in several threads at once, one thread a detector. Raises as `detector`.
+        """
         if backend == "onnx":
-            return self._onnx_detector(num_frames)
+            return self._onnx_detectors()
         if backend == "torch":
-            return self._torch_detector(num_frames)
+            return self._torch_detectors()
         if backend == "tensorrt":
-            return self._tensorrt_detector(num_frames)
+            return self._tensorrt_detectors()
         raise BundleError(f"backend {backend!r} is not known, expected one of {', '.join(get_args(Backend))}")
 
-    def _onnx_detector(self, num_frames: int | None) -> StreamDetector:
+    def _onnx_detectors(self) -> DetectorBuilder:
         try:
             from deploy.onnx_backend import OnnxGraphs
         except ModuleNotFoundError as error:
             raise _missing_package("onnx", error) from None
-        return StreamRuntime(OnnxGraphs(self.directory, self.config), self.config, num_frames=num_frames)
+        graphs = OnnxGraphs(self.directory, self.config)
+        return lambda num_frames: StreamRuntime(graphs, self.config, num_frames=num_frames)
 
-    def _tensorrt_detector(self, num_frames: int | None) -> StreamDetector:
+    def _tensorrt_detectors(self) -> DetectorBuilder:
         from deploy.tensorrt_backend import TensorRTDevice, open_engines
 
-        return StreamRuntime(TensorRTDevice(open_engines(self)), self.config, num_frames=num_frames)
+        engines = open_engines(self)
+        return lambda num_frames: StreamRuntime(TensorRTDevice(engines), self.config, num_frames=num_frames)
 
-    def _torch_detector(self, num_frames: int | None) -> StreamDetector:
+    def _torch_detectors(self) -> DetectorBuilder:
         try:
             import torch
 
@@ -142,7 +155,7 @@ class Bundle:
         model = LSTFENet(self.config.model, len(self.label_names) + 1, pretrained=False)
         load_weights(model, self.directory / WEIGHTS_FILE)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return StreamingDetector(model, self.config, num_frames=num_frames, device=device)
+        return lambda num_frames: StreamingDetector(model, self.config, num_frames=num_frames, device=device)
 
 
 def write_bundle(

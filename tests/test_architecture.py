@@ -68,6 +68,8 @@ TORCH_FREE = (
     "deploy/benchmark.py",
     "deploy/triton_model.py",
     "deploy/detect.py",
+    "deploy/service/server.py",
+    "deploy/service/decoder.py",
     "pipelines/cli.py",
     "pipelines/scoring.py",
 )
@@ -253,7 +255,7 @@ def test_the_command_line_loads_no_orchestration_tool() -> None:
 
 
 def test_the_deployed_runtime_really_runs_without_torch() -> None:
-    modules = "deploy.runtime, deploy.detect, lstfe.evaluation.misses"
+    modules = "deploy.runtime, deploy.detect, deploy.service.server, lstfe.evaluation.misses"
     code = f"import sys; sys.modules['torch'] = None; import {modules}"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -36,14 +36,14 @@ class VideoInfo:
 
 def read_video(path: Path | str) -> Iterator[Frame]:
     """Yield the frames of a video in order, (H, W, 3) RGB; VideoError unless it decodes to its end."""
-    for frame in _decode(path):
+    for frame in decode_video(path):
         yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def probe_video(path: Path | str) -> VideoInfo:
     """Decode a video once and say what it holds."""
     width, height, num_frames = 0, 0, 0
-    for frame in _decode(path):
+    for frame in decode_video(path):
         width, height, num_frames = frame.width, frame.height, num_frames + 1
     return VideoInfo(width, height, num_frames, video_frame_rate(path))
 
@@ -118,10 +118,11 @@ class VideoWriter:
             raise VideoError(f"{self.path}: cannot be written ({_reason(error)})") from None
 
 
-def _decode(path: Path | str) -> Iterator[av.VideoFrame]:
+def decode_video(path: Path | str, *, options: dict[str, str] | None = None) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a video as decoded, with FFmpeg's `options`; VideoError unless it decodes to its end."""
     num_frames = 0
     try:
-        with _open(path) as container:
+        with _open(path, options) as container:
             stream = _video_stream(container, path)
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
@@ -136,10 +137,10 @@ def _decode(path: Path | str) -> Iterator[av.VideoFrame]:
     _check_length(path, num_frames, announced)
 
 
-def _open(path: Path | str) -> InputContainer:
+def _open(path: Path | str, options: dict[str, str] | None = None) -> InputContainer:
     if not Path(path).is_file():
         raise VideoError(f"{path}: no such video file")
-    return av.open(str(path))
+    return av.open(str(path), options=options)
 
 
 def _video_stream(container: InputContainer, path: Path | str) -> VideoStream:
