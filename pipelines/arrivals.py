@@ -138,10 +138,10 @@ def detect_format(folder: Path) -> str:
     for path in sorted(folder.rglob("*.xml")):
         head = path.read_bytes()[:2000]
         return "cvat" if b"<annotations" in head else "voc"
+    if len(list(folder.rglob("*.json"))) == 1:
+        return "coco-video"
     if any(folder.rglob("*.txt")):
         return "fl-drones"
-    if len(list(folder.glob("*.json"))) == 1:
-        return "coco-video"
     raise ArrivalError(
         f"{folder}: no annotations that are known, expected one of the layouts of docs/data.md (raw data set, "
         "coco-video, mot, cvat, voc, imagenet-vid, fl-drones)"
@@ -244,7 +244,7 @@ def _import(arrival: Arrival, base: Path, destination: Path) -> VideoAnnotations
     elif data_format == "raw":
         data_format, videos = "coco-video", source / "videos"
     elif data_format == "coco-video" and not _has_split_files(source):
-        [source] = source.glob("*.json")
+        [source] = source.rglob("*.json")
     module = data_format.replace("-", "_")
     importer = getattr(import_module(f"lstfe.data.importers.{module}"), f"import_{module}")
     importer(source, destination, ImportOptions(split="none", videos=videos))

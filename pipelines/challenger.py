@@ -17,7 +17,7 @@ from pipelines import isolated_tree, registry
 from pipelines.arrivals import find_arrivals, grow, is_as_made
 from pipelines.command import StageError
 from pipelines.environment import child_environment
-from pipelines.gate import Decision, Evidence, decide
+from pipelines.gate import Decision, Evidence, Paired, decide
 from pipelines.model_versions import ModelVersions
 from pipelines.paths import DEPLOYED, EVALUATED, EXPORTED, PARAMS, PREPARED, RAW, TRAINED
 from pipelines.stage import Report, bring_up_to_date, output_of_stage, run_group
@@ -172,7 +172,9 @@ class Challenger:
         config = load_config(self._tree / PARAMS)
         prepared, gate = self._tree / PREPARED / config.data.name, self._plan.operations.gate
         ours = load_scored(prepared, self._tree / EVALUATED / "detections.json", config.evaluate)
-        ap50, by_class, by_size = single_figure(ours, gate.protocol), {}, {}
+        ap50 = single_figure(ours, gate.protocol)
+        by_class: dict[str, Paired] = {}
+        by_size: dict[str, Paired] = {}
         detections = self._tree / _CHAMPION_DETECTIONS
         if detections.is_file():
             theirs = load_scored(prepared, detections, config.evaluate)

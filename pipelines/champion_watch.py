@@ -12,7 +12,7 @@ from typing import Literal
 from lstfe.data.folders import new_file
 from lstfe.params import load_config
 from pipelines.arrivals import INCOMING
-from pipelines.drift import Comparison, compare, load_reference, to_json
+from pipelines.drift import Comparison, Verdict, compare, load_reference, to_json
 from pipelines.operations_config import load_operations
 from pipelines.paths import PARAMS
 from pipelines.registry import read_champion, reference_path
@@ -24,7 +24,7 @@ REPORTS = Path(".work/drift")
 class Watch:
     """What a look at incoming footage found."""
 
-    verdict: Literal["drift", "as before", "too few videos", "nothing to compare"]
+    verdict: Verdict | Literal["nothing to compare"]
     message: str
     """One line for people."""
     comparisons: tuple[Comparison, ...] = ()
@@ -56,7 +56,11 @@ def watch_champion(
     )
     found = compare(reference, now, wanted)
     verdicts = [item.verdict for item in found]
-    verdict = next((v for v in ("drift", "too few videos") if v in verdicts), "as before")
+    verdict: Verdict = "as before"
+    if "drift" in verdicts:
+        verdict = "drift"
+    elif "too few videos" in verdicts:
+        verdict = "too few videos"
     changed = [item.quantity for item in found if item.verdict == verdict]
     words = verdict if verdict == "as before" else f"{verdict} ({', '.join(changed)})"
     message = f"{len(videos)} videos of {folder} against version {champion.version}: {words}"

@@ -12,10 +12,12 @@ import typer
 
 from lstfe.errors import UserError
 from pipelines.command import run_command
+from pipelines.ops_cli import ops_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Bring data in, check it and look at it.")
 app.add_typer(data_app, name="data")
+app.add_typer(ops_app, name="ops")
 
 
 def main() -> None:

@@ -82,7 +82,9 @@ def commit_tree(tree: Path, message: str) -> str:
     """Commit what git keeps of a tree (parameters, dvc.lock, the .dvc files) and return the commit."""
     _git(tree, "add", "--all")
     if _git(tree, "status", "--porcelain"):
-        _git(tree, *_identity(tree), "commit", "--quiet", "--no-verify", "--message", message)
+        _git(
+            tree, *_identity(tree), "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--message", message
+        )
     return _git(tree, "rev-parse", "HEAD").strip()
 
 
@@ -156,7 +158,7 @@ def end_orphans(root: Path, report: Report) -> None:
 
 def _is_marked(process: psutil.Process, root: str) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == root
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == root)
     except (psutil.Error, OSError):  # of another user, or just gone
         return False
 
