@@ -99,8 +99,8 @@ def permutation_p(first: Sequence[Floats], second: Sequence[Floats], *, permutat
 
 
 def smallest_p(num_first: int, num_second: int, *, permutations: int) -> float:
-    """Return the smallest p-value that so many videos can give: the distance is as large at either end of the order."""
-    return max(2 / math.comb(num_first + num_second, num_second), 1 / (1 + permutations))
+    """Return the smallest p-value that so many videos can give at all: one way to deal them out of all."""
+    return max(1 / math.comb(num_first + num_second, num_second), 1 / (1 + permutations))
 
 
 def stability_index(reference: Floats, now: Floats) -> float:

@@ -33,6 +33,9 @@ from pipelines.tables import FIGURES, markdown_table, read_scores, score_row
 
 _T = TypeVar("_T")
 
+# No flow validates its parameters: a worker loads this file as a script of no package, where Prefect cannot resolve the
+# names of annotations.
+
 
 def is_temporary(task: Any, task_run: Any, state: Any) -> bool:
     """Return whether a task failed for want of a network: only then is a retry of any use."""
@@ -56,7 +59,7 @@ def run_stage(stage: str, root: Path) -> bool:
     return bring_up_to_date(stage, root=root, report=log.info, environment=environment)
 
 
-@flow(name="reproduce", log_prints=False)
+@flow(name="reproduce", log_prints=False, validate_parameters=False)
 def reproduce(root: Path | str | None = None) -> dict[str, bool]:
     """Bring every stage up to date in the order of DVC's graph; return which of them ran."""
     _make_logs_readable()
@@ -88,10 +91,13 @@ def tell_of_failure(flow: Any, run: Any, state: Any) -> None:
         notify(root, "flow failed", str(state.message), flow=flow.name, run=run.name, state=state.name)
 
 
-_TELLS = {"on_failure": [tell_of_failure], "on_crashed": [tell_of_failure]}
-
-
-@flow(name="retrain", log_prints=False, **_TELLS)
+@flow(
+    name="retrain",
+    log_prints=False,
+    validate_parameters=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def retrain(root: Path | str | None = None, force: bool = False) -> Any:
     """Train a challenger on new data, and make it champion if the gate lets it; without new data nothing happens."""
     log = _make_logs_readable()
@@ -113,7 +119,13 @@ def retrain(root: Path | str | None = None, force: bool = False) -> Any:
         return Completed(name=found.action.capitalize(), message=found.message)
 
 
-@flow(name="evaluate_champion", log_prints=False, **_TELLS)
+@flow(
+    name="evaluate_champion",
+    log_prints=False,
+    validate_parameters=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def evaluate_champion(root: Path | str | None = None, footage: Path | str | None = None) -> Any:
     """Compare incoming footage with what the champion was trained and tested on; drift is told to the webhook."""
     log = _make_logs_readable()
@@ -128,7 +140,13 @@ def evaluate_champion(root: Path | str | None = None, footage: Path | str | None
         return Completed(name=found.verdict.capitalize(), message=found.message)
 
 
-@flow(name="check_data", log_prints=False, **_TELLS)
+@flow(
+    name="check_data",
+    log_prints=False,
+    validate_parameters=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def check_data(root: Path | str | None = None) -> Any:
     """Check every raw data set as `lstfe data check` does; fails where one has errors."""
     from pipelines.checking import check_raw
