@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -244,8 +245,9 @@ def _remove_trees(root: Path, kept: str | None) -> None:
 def _tree_environment(root: Path) -> dict[str, str]:
     """Return what makes stages of the tree use the main tree's stores."""
     ensure_experiment()  # its place of artifacts is frozen when it is made: it must not be the tree
-    stores = default_settings(root)
-    return {"MLFLOW_TRACKING_URI": stores["MLFLOW_TRACKING_URI"], isolated_tree.MARK: str(root.resolve())}
+    name = "MLFLOW_TRACKING_URI"
+    store = os.environ.get(name) or default_settings(root)[name]
+    return {name: store, isolated_tree.MARK: str(root.resolve())}
 
 
 def _read(path: Path) -> dict[str, Any]:

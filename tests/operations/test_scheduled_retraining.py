@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -23,15 +22,13 @@ from pipelines.environment import child_environment
 from pipelines.model_versions import ModelVersions
 from pipelines.registry import champion_pointer, history, read_champion
 
+from . import small_project
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
+_SETTINGS = ("DVC_", "LSTFE_", "MLFLOW_", "PREFECT_")
 _LONG = 1800.0
 """Seconds until a wait gives up: many times what an idle machine needs."""
-_spec = importlib.util.spec_from_file_location("operations", Path(__file__).with_name("conftest.py"))
-assert _spec is not None
-assert _spec.loader is not None
-operations = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(operations)
 
 _SERVE = """
 from pathlib import Path
@@ -61,6 +58,16 @@ class _Webhook:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what the machine sets for these tools; what a test sets is undone after it."""
+    for name in list(os.environ):
+        if name.startswith(_SETTINGS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that whatever the code under test sets is undone
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
 @pytest.fixture(scope="module")
 def webhook() -> Iterator[_Webhook]:
     hook = _Webhook()
@@ -72,7 +79,7 @@ def webhook() -> Iterator[_Webhook]:
 def scheduled(tmp_path_factory: pytest.TempPathFactory, webhook: _Webhook) -> Iterator[Path]:
     """A project under a Prefect server of its own, in which `retrain` is started every few seconds."""
     folder = tmp_path_factory.mktemp("operations")
-    root = operations.make_project(folder / "project")
+    root = small_project.make_project(folder / "project")
     api = f"http://127.0.0.1:{_free_port()}/api"
     extra = {
         "PREFECT_HOME": str(folder / "prefect"),
@@ -184,15 +191,14 @@ def _aliases(root: Path) -> dict[str, str]:
 
 
 def test_a_new_video_makes_a_champion_a_rollback_undoes_it_and_a_worse_challenger_stays_outside(
-    scheduled: Path, webhook: _Webhook, monkeypatch: pytest.MonkeyPatch
+    scheduled: Path, webhook: _Webhook
 ) -> None:
     root = scheduled
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # put back whatever `_aliases` sets
     _wait_for_champion(root, "1")
     _wait(lambda: "Nothing new" in _log(root), "a run without new data did not say so")
 
-    with operations.PointerWatch(root) as client:
-        operations.drop_video(root, "monday", seed=21)
+    with small_project.PointerWatch(root) as client:
+        small_project.drop_video(root, "monday", seed=21)
         _wait_for_champion(root, "2")
         _wait(lambda: not _trees(root), "the work tree of the retraining was not cleared away")
         assert _aliases(root) == {"champion": "2", "previous": "1"}
@@ -202,8 +208,8 @@ def test_a_new_video_makes_a_champion_a_rollback_undoes_it_and_a_worse_challenge
 
         # Worse on purpose: one update from nothing.
         nothing = {"train.iterations": 1, "train.still_iterations": 0}
-        operations.set_params(root, {"retrain": {"warm_start": False, "overrides": nothing}})
-        operations.drop_video(root, "tuesday", seed=22)
+        small_project.set_params(root, {"retrain": {"warm_start": False, "overrides": nothing}})
+        small_project.drop_video(root, "tuesday", seed=22)
         _wait(lambda: history(root)[-1].action == "refuse", f"nothing was refused:\n{_log(root)[-4000:]}")
         _wait(lambda: not _trees(root), "the work tree of the retraining was not cleared away")
 
@@ -218,12 +224,14 @@ def test_a_new_video_makes_a_champion_a_rollback_undoes_it_and_a_worse_challenge
     assert json.loads(champion_pointer(root).read_text())["version"] == "1"
     told = [item for item in webhook.received if item["event"] == "challenger refused"]
     assert [item["version"] for item in told] == ["3"]
-    assert [operations.git(root, "show", "-s", "--format=%s", name).strip() for name in _branches(root)] == [
+    assert [
+        small_project.git(root, "show", "-s", "--format=%s", name).strip() for name in _branches(root)
+    ] == [
         "Retrain on clips: version 1 promoted",
         "Retrain on clips: version 2 promoted",
         "Retrain on clips: version 3 refused",
     ]
-    assert operations.git(root, "status", "--porcelain").splitlines() == [" M params.yaml"]
+    assert small_project.git(root, "status", "--porcelain").splitlines() == [" M params.yaml"]
 
 
 def _trees(root: Path) -> list[Path]:
@@ -231,7 +239,7 @@ def _trees(root: Path) -> list[Path]:
 
 
 def _branches(root: Path) -> list[str]:
-    listed = operations.git(
+    listed = small_project.git(
         root, "for-each-ref", "--sort=committerdate", "--format=%(refname:short)", "refs/heads/retrain/"
     )
     return listed.split()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ruamel.yaml import YAML
 
 from deploy.bundle import open_bundle
@@ -24,7 +23,6 @@ from pipelines.registry import read_champion
 
 ROOT = Path(__file__).parents[2]
 NAME = "clips"
-_SETTINGS = ("DVC_", "LSTFE_", "MLFLOW_", "PREFECT_")
 RENDER = RenderConfig(
     num_train_videos=4,
     num_val_videos=1,
@@ -195,12 +193,3 @@ class PointerWatch:
                         self.answers.append(answer)
             except Exception as error:  # a client has no excuses either
                 self.failures.append(f"{type(error).__name__}: {error}")
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what the machine sets for these tools."""
-    for name in list(os.environ):
-        if name.startswith(_SETTINGS):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
