@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,11 +85,12 @@ def run_step(name: str, action: Callable[[], Any]) -> Any:
     return action()
 
 
-def tell_of_failure(flow: Any, run: Any, state: Any) -> None:
-    """Post the end of a flow that went wrong to the webhook; a hook of Prefect's."""
+def tell_of_failure(flow: Any, flow_run: Any, state: Any) -> None:
+    """Post the end of a flow that went wrong to the webhook; a hook of Prefect's, which names the arguments."""
     with contextlib.suppress(UserError):
-        root = find_project(run.parameters.get("root") and Path(run.parameters["root"]))
-        notify(root, "flow failed", str(state.message), flow=flow.name, run=run.name, state=state.name)
+        given = flow_run.parameters.get("root")
+        root = find_project(Path(given) if given else None)
+        notify(root, "flow failed", str(state.message), flow=flow.name, run=flow_run.name, state=state.name)
 
 
 @flow(
@@ -105,7 +107,7 @@ def retrain(root: Path | str | None = None, force: bool = False) -> Any:
         try:
             found = retraining.retrain_project(
                 project,
-                step=_step(project),
+                step=_Tasks(project),
                 report=log.info,
                 force=force,
                 environment={"LSTFE_FLOW_RUN_ID": str(flow_run.id)} if flow_run.id else {},
@@ -130,7 +132,7 @@ def evaluate_champion(root: Path | str | None = None, footage: Path | str | None
     """Compare incoming footage with what the champion was trained and tested on; drift is told to the webhook."""
     log = _make_logs_readable()
     with _inside(root) as project:
-        found = _step(project)(
+        found = _Tasks(project)(
             "compare footage",
             lambda: watch_champion(project, Path(footage) if footage else None, report=log.info),
         )
@@ -153,9 +155,9 @@ def check_data(root: Path | str | None = None) -> Any:
 
     log = _make_logs_readable()
     with _inside(root) as project:
-        step, outcomes = _step(project), {}
+        step, outcomes = _Tasks(project), {}
         for raw in sorted(path.parent for path in (project / RAW).glob("*/annotations")):
-            text, is_well = step(f"check {raw.name}", lambda raw=raw: check_raw(raw, None, root=project))
+            text, is_well = step(f"check {raw.name}", partial(check_raw, raw, None, root=project))
             log.info("%s", text)
             outcomes[raw.name] = is_well
         rows = [
@@ -203,11 +205,16 @@ def _inside(root: Path | str | None) -> Iterator[Path]:
         yield project
 
 
-def _step(root: Path) -> Callable[[str, Callable[[], _T]], _T]:
-    """Return what makes a task of a step, with the project's time limit."""
-    limit = load_operations(root / PARAMS).ops.step_timeout_hours * 3600
-    timed: Any = run_step.with_options(timeout_seconds=limit)
-    return lambda name, action: timed(name, action)
+class _Tasks:
+    """Makes a task of each step, with the project's time limit."""
+
+    def __init__(self, root: Path) -> None:
+        limit = load_operations(root / PARAMS).ops.step_timeout_hours * 3600
+        self._task: Any = run_step.with_options(timeout_seconds=limit)
+
+    def __call__(self, name: str, action: Callable[[], _T]) -> _T:
+        result: _T = self._task(name, action)
+        return result
 
 
 def _show_outcome(found: retraining.Outcome) -> None:

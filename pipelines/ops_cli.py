@@ -24,7 +24,7 @@ def retrain(
     from pipelines.flows import retrain as retrain_flow
 
     with explained_unreachable_server():
-        state = retrain_flow(root, force=force, return_state=True)
+        state: Any = retrain_flow(root, force=force, return_state=True)
     _end_like(state)
 
 
@@ -44,7 +44,7 @@ def evaluate(
     from pipelines.flows import evaluate_champion
 
     with explained_unreachable_server():
-        state = evaluate_champion(root, footage, return_state=True)
+        state: Any = evaluate_champion(root, footage, return_state=True)
     _end_like(state)
     if state.name == "Drift":
         raise typer.Exit(1)
