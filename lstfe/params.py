@@ -16,11 +16,14 @@ from ruamel.yaml.error import YAMLError
 
 from lstfe.config import Config, ConfigError
 
+OPERATIONS = ("gate", "retrain", "drift", "ops")
+"""Sections of params.yaml for the flows alone (pipelines/operations_config.py): no model depends on them."""
+
 
 def load_config(path: Path | str = "params.yaml") -> Config:
     """Read params.yaml (or a saved config.yaml) into a Config; raises ConfigError with one line per fault."""
     path = Path(path)
-    values = _read_yaml(path)
+    values = {name: value for name, value in read_sections(path).items() if name not in OPERATIONS}
     presets = values.pop("presets", None)
     if presets is not None:
         values["model"] = _resolve_model(values.get("model"), presets, path)
@@ -33,7 +36,7 @@ def parse_config(values: dict[str, Any], *, where: str = "configuration") -> Con
         # Through JSON: pydantic's strict mode takes a JSON array for a tuple, but never "3" or 3.5 for an int.
         return TypeAdapter(Config).validate_json(json.dumps(values))
     except (ValidationError, TypeError) as error:
-        raise ConfigError(_describe(error, where)) from None
+        raise ConfigError(describe_faults(error, where)) from None
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -56,7 +59,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_sections(path: Path) -> dict[str, Any]:
+    """Read the sections of a file as plain values; ConfigError where it is no YAML of sections."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file, expected the project's parameters")
     try:
@@ -95,7 +99,8 @@ def _merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(error: ValidationError | TypeError, where: str) -> str:
+def describe_faults(error: ValidationError | TypeError, where: str) -> str:
+    """Say in one line a fault what is wrong with a value, and where."""
     if isinstance(error, TypeError):
         return f"{where}: a value is not a plain number, text, list or section: {error}"
     lines = []

@@ -14,9 +14,12 @@ from pipelines.paths import CHECKED, PARAMS, find_project
 logger = logging.getLogger("pipelines.checking")
 
 
-def check_raw(raw: Path, output: Path | None) -> tuple[str, bool]:
-    """Check `raw`, write report.json and report.html, and return what to print and whether all is well."""
-    root = find_project()
+def check_raw(raw: Path, output: Path | None, *, root: Path | None = None) -> tuple[str, bool]:
+    """Check `raw`, write report.json and report.html, and return what to print and whether all is well.
+
+    `root` is the project whose model's anchors are looked at, by default the current one.
+    """
+    root = root or find_project()
     model = load_config(root / PARAMS).model
     report = check_data_set(raw, model, report_progress=_show)
     # Not into `raw`: that would change the data that DVC versions.

@@ -13,15 +13,17 @@ import typer
 from lstfe.errors import UserError
 from pipelines.command import run_command
 from pipelines.engine_cli import engine_app
+from pipelines.ops_cli import ops_app
 from pipelines.servers_cli import servers_app
 from pipelines.serving import serve
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Bring data in, check it and look at it.")
 app.add_typer(data_app, name="data")
-app.add_typer(servers_app, name="ops")
+ops_app.add_typer(servers_app)
 app.add_typer(engine_app, name="engine")
 app.command()(serve)
+app.add_typer(ops_app, name="ops")
 
 
 def main() -> None:

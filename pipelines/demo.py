@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from lstfe.data.prepared import split_path
@@ -25,16 +27,23 @@ def reproduce_stages(root: Path) -> dict[str, bool]:
     apply_default_settings()
     from pipelines.flows import reproduce
 
-    try:
+    with explained_unreachable_server():
         ran = dict(reproduce(root))
+    if any(ran.values()):
+        tag_lock(RUN)
+    return ran
+
+
+@contextlib.contextmanager
+def explained_unreachable_server() -> Iterator[None]:
+    """Turn what a flow raises when its Prefect server is not there into a UserError."""
+    try:
+        yield
     except RuntimeError as error:
         if not str(error).startswith("Failed to reach API"):
             raise
         advice = "start that server, or unset PREFECT_API_URL to use one of this project's own"
         raise UserError(f"Prefect: {error}; {advice}") from None
-    if any(ran.values()):
-        tag_lock(RUN)
-    return ran
 
 
 def run_demo(root: Path) -> str:

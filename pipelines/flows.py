@@ -1,29 +1,48 @@
-"""Prefect, and its only importer: starts the DVC stages, one task each, and keeps their logs.
+"""Prefect, and its only importer: starts what the other files do, one task a step, and keeps their logs.
 
-DVC alone decides what must run, so `dvc repro` without Prefect ends in the same state.
+DVC alone decides which stages must run, so `dvc repro` without Prefect ends in the same state. Every flow may be
+started at any time: it finds out by itself what is left to do (docs/operations.md).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed
 
 from lstfe.errors import UserError
+from pipelines import champion_watch, gate, retraining
+from pipelines.champion_watch import watch_champion
 from pipelines.command import TEMPORARY_FAILURE, StageError
-from pipelines.paths import EVALUATED, TRAINED
+from pipelines.environment import apply_default_settings
+from pipelines.lock import Busy
+from pipelines.model_versions import RegistryDown
+from pipelines.notify import notify
+from pipelines.operations_config import load_operations
+from pipelines.paths import EVALUATED, PARAMS, RAW, TRAINED, find_project
 from pipelines.stage import bring_up_to_date, stage_order
 from pipelines.tables import FIGURES, markdown_table, read_scores, score_row
+
+_T = TypeVar("_T")
+
+# No flow validates its parameters: a worker loads this file as a script of no package, where Prefect cannot resolve the
+# names of annotations.
 
 
 def is_temporary(task: Any, task_run: Any, state: Any) -> bool:
     """Return whether a task failed for want of a network: only then is a retry of any use."""
     error = state.result(raise_on_failure=False)
+    if isinstance(error, RegistryDown):
+        return True
     return isinstance(error, StageError) and error.exit_code == TEMPORARY_FAILURE
 
 
@@ -41,16 +60,116 @@ def run_stage(stage: str, root: Path) -> bool:
     return bring_up_to_date(stage, root=root, report=log.info, environment=environment)
 
 
-@flow(name="reproduce", log_prints=False)
-def reproduce(root: Path) -> dict[str, bool]:
+@flow(name="reproduce", log_prints=False, validate_parameters=False)
+def reproduce(root: Path | str | None = None) -> dict[str, bool]:
     """Bring every stage up to date in the order of DVC's graph; return which of them ran."""
     _make_logs_readable()
+    root = find_project(Path(root) if root else None)
     ran = {stage: run_stage(stage, root) for stage in stage_order(root)}
     create_table_artifact(
         [{"stage": stage, "outcome": outcome(did_run)} for stage, did_run in ran.items()], key="stages"
     )
     create_markdown_artifact(summary(root), key="scores")
     return ran
+
+
+@task(
+    task_run_name="{name}",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=is_temporary,
+    cache_policy=NO_CACHE,
+)
+def run_step(name: str, action: Callable[[], Any]) -> Any:
+    """Run one step of a flow."""
+    return action()
+
+
+def tell_of_failure(flow: Any, flow_run: Any, state: Any) -> None:
+    """Post the end of a flow that went wrong to the webhook; a hook of Prefect's, which names the arguments."""
+    with contextlib.suppress(UserError):
+        given = flow_run.parameters.get("root")
+        root = find_project(Path(given) if given else None)
+        notify(root, "flow failed", str(state.message), flow=flow.name, run=flow_run.name, state=state.name)
+
+
+@flow(
+    name="retrain",
+    log_prints=False,
+    validate_parameters=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def retrain(root: Path | str | None = None, force: bool = False) -> Any:
+    """Train a challenger on new data, and make it champion if the gate lets it; without new data nothing happens."""
+    log = _make_logs_readable()
+    with _inside(root) as project:
+        try:
+            found = retraining.retrain_project(
+                project,
+                step=_Tasks(project),
+                report=log.info,
+                force=force,
+                environment={"LSTFE_FLOW_RUN_ID": str(flow_run.id)} if flow_run.id else {},
+            )
+        except Busy as error:
+            log.warning("%s", error)
+            return Cancelled(message=str(error))
+        _show_outcome(found)
+        if found.action == "refused":
+            notify(project, "challenger refused", found.message, version=found.version, run_id=found.run_id)
+        return Completed(name=found.action.capitalize(), message=found.message)
+
+
+@flow(
+    name="evaluate_champion",
+    log_prints=False,
+    validate_parameters=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def evaluate_champion(root: Path | str | None = None, footage: Path | str | None = None) -> Any:
+    """Compare incoming footage with what the champion was trained and tested on; drift is told to the webhook."""
+    log = _make_logs_readable()
+    with _inside(root) as project:
+        found = _Tasks(project)(
+            "compare footage",
+            lambda: watch_champion(project, Path(footage) if footage else None, report=log.info),
+        )
+        _show_watch(found)
+        if found.verdict == "drift":
+            notify(project, "drift", found.message, report=str(found.report))
+        return Completed(name=found.verdict.capitalize(), message=found.message)
+
+
+@flow(
+    name="check_data",
+    log_prints=False,
+    validate_parameters=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def check_data(root: Path | str | None = None) -> Any:
+    """Check every raw data set as `lstfe data check` does; fails where one has errors."""
+    from pipelines.checking import check_raw
+
+    log = _make_logs_readable()
+    with _inside(root) as project:
+        step, outcomes = _Tasks(project), {}
+        for raw in sorted(path.parent for path in (project / RAW).glob("*/annotations")):
+            text, is_well = step(f"check {raw.name}", partial(check_raw, raw, None, root=project))
+            log.info("%s", text)
+            outcomes[raw.name] = is_well
+        rows = [
+            {"data set": name, "outcome": "well" if is_well else "errors"}
+            for name, is_well in outcomes.items()
+        ]
+        create_table_artifact(rows, key="data-checks")
+        if wrong := [name for name, is_well in outcomes.items() if not is_well]:
+            raise UserError(
+                f"{', '.join(wrong)}: has errors; artifacts/checked has the reports, mend what they tell"
+            )
+        return Completed(message=f"{len(outcomes)} data sets are well")
 
 
 def outcome(did_run: bool) -> str:
@@ -77,8 +196,55 @@ class _Readable(logging.Filter):
         return not record.getMessage().startswith("Finished in state Completed")
 
 
-def _make_logs_readable() -> None:
+@contextlib.contextmanager
+def _inside(root: Path | str | None) -> Iterator[Path]:
+    """Make the project the current folder: all paths count from there; a worker may have been started elsewhere."""
+    project = find_project(Path(root) if root else None)
+    with contextlib.chdir(project):
+        apply_default_settings()
+        yield project
+
+
+class _Tasks:
+    """Makes a task of each step, with the project's time limit."""
+
+    def __init__(self, root: Path) -> None:
+        limit = load_operations(root / PARAMS).ops.step_timeout_hours * 3600
+        self._task: Any = run_step.with_options(timeout_seconds=limit)
+
+    def __call__(self, name: str, action: Callable[[], _T]) -> _T:
+        result: _T = self._task(name, action)
+        return result
+
+
+def _show_outcome(found: retraining.Outcome) -> None:
+    """Leave the decision and where to look as artifacts."""
+    lines = [f"# Retraining: {found.action}", "", found.message, ""]
+    if found.decision is not None:
+        lines += [markdown_table(gate.COLUMNS, found.decision.rows()), ""]
+        rows = [dict(zip(gate.COLUMNS, row, strict=True)) for row in found.decision.rows()]
+        create_table_artifact(rows, key="gate", description=found.message)
+    lines += [f"- {item}: {', '.join(videos)}" for item, videos in found.arrived.items()]
+    if found.version is not None:
+        lines += [
+            f"- registered model: lstfe, version {found.version}",
+            f"- MLflow run: {found.run_id}",
+            f"- branch: {found.branch}",
+        ]
+    create_markdown_artifact("\n".join(lines), key="retraining")
+
+
+def _show_watch(found: champion_watch.Watch) -> None:
+    from pipelines import drift
+
+    rows = [dict(zip(drift.COLUMNS, row, strict=True)) for row in drift.rows(found.comparisons)]
+    create_table_artifact(rows, key="drift", description=found.message)
+
+
+def _make_logs_readable() -> Any:
+    """Return the flow run's logger, after teaching Prefect's not to echo."""
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logger = logging.getLogger(name)
         if not any(isinstance(item, _Readable) for item in logger.filters):
             logger.addFilter(_Readable())
+    return get_run_logger()

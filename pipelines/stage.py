@@ -34,15 +34,57 @@ def stage_order(root: Path) -> list[str]:
     with _repository(root) as repo:
         graph = repo.index.graph
         stages = [stage for stage in repo.index.stages if stage.cmd]
-        needed = {s.addressing: [n.addressing for n in graph.successors(s) if n.cmd] for s in stages}
+        needed = {_name(s): [_name(n) for n in graph.successors(s) if n.cmd] for s in stages}
     return list(TopologicalSorter(needed).static_order())
+
+
+def needed_stages(root: Path, *goals: str) -> list[str]:
+    """Return stages and all that they need, in the order of DVC's graph."""
+    with _repository(root) as repo:
+        graph = repo.index.graph
+        waiting = [stage for stage in repo.index.stages if _name(stage) in goals]
+        found: set[str] = set()
+        while waiting:
+            stage = waiting.pop()
+            found.add(_name(stage))
+            waiting += list(graph.successors(stage))
+    return [stage for stage in stage_order(root) if stage in found]
+
+
+def output_of_stage(root: Path, path: Path) -> tuple[str, str] | None:
+    """Return which stage writes `path` (relative to root), and what is there; None where no stage does.
+
+    `unchanged`: as dvc.lock says; `modified`: somebody changed it; `absent`; `unknown`: dvc.lock does not say.
+    """
+    with _repository(root) as repo:
+        for stage in repo.index.stages:
+            for out in stage.outs if stage.cmd else ():
+                if Path(str(out.fs_path)) == (root / path).resolve():
+                    return _name(stage), _state_of(out)
+    return None
+
+
+def _name(stage: Any) -> str:
+    return _without_folder(str(stage.addressing))
+
+
+def _without_folder(address: str) -> str:
+    """Return a stage's name: outside of the project's folder DVC puts the path of dvc.yaml before it."""
+    return address.rpartition(":")[2]
+
+
+def _state_of(out: Any) -> str:
+    if not out.exists:
+        return "absent"
+    if not out.hash_info:
+        return "unknown"
+    return "modified" if out.workspace_status() else "unchanged"
 
 
 def outdated_stages(root: Path) -> list[str]:
     """Return the stages that `dvc repro` would look at again; empty when everything is up to date."""
     with _repository(root) as repo:
-        # Outside of the project's folder DVC puts the path of dvc.yaml before the name.
-        return [str(name).rpartition(":")[2] for name in repo.status()]
+        return [_without_folder(str(name)) for name in repo.status()]
 
 
 def bring_up_to_date(

@@ -83,7 +83,7 @@ class Store:
     def _connect(self) -> None:
         apply_default_settings()
         uri = os.environ["MLFLOW_TRACKING_URI"]
-        _require_listener(uri)
+        require_listener(uri)
         if self._client is not None:
             return
         # Its schema set-up tells of every table; the message above says what matters.
@@ -436,7 +436,7 @@ def _find_experiment(client: Any, uri: str) -> str:
     return str(found.experiment_id)
 
 
-def _require_listener(uri: str) -> None:
+def require_listener(uri: str) -> None:
     """Raise OSError when nobody listens at an http address; MLflow itself would retry for a long time."""
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https") and parts.hostname:

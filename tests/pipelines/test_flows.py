@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from pipelines.command import StageError
 from pipelines.environment import child_environment
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 
@@ -114,3 +116,64 @@ def test_a_terminated_flow_leaves_no_stage_running(toy: Path) -> None:
 
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+@pytest.fixture
+def small(project: Path) -> Path:
+    """A committed project with the parameters of this one and no data."""
+    shutil.copy(ROOT / "params.yaml", project)
+    names = [f"GIT_{role}_{part}" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")]
+    for arguments in (["add", "--all"], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run(
+            ["git", *arguments], cwd=project, check=True, env=os.environ | dict.fromkeys(names, "nobody")
+        )
+    return project
+
+
+def test_a_second_retraining_is_cancelled_and_says_who_is_at_it(small: Path) -> None:
+    from pipelines.flows import retrain
+    from pipelines.lock import hold_lock
+
+    with hold_lock(small / ".work" / "retrain" / "lock", what="a test"):
+        state = retrain(small, return_state=True)
+
+    assert state.is_cancelled()
+    assert f"running already (process {os.getpid()} since" in str(state.message)
+
+
+def test_without_a_champion_there_is_nothing_to_evaluate_and_the_flow_says_so(small: Path) -> None:
+    from pipelines.flows import evaluate_champion
+
+    state = evaluate_champion(small, return_state=True)
+
+    assert (state.is_completed(), state.name) == (True, "Nothing to compare")
+    assert "there is no champion yet" in str(state.message)
+
+
+def test_data_with_errors_fails_the_check_and_the_webhook_hears_of_it(
+    small: Path, tiny_raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import flows
+
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(flows, "notify", lambda root, event, message, **more: told.append((event, message)))
+    for name in ("well", "broken"):
+        shutil.copytree(tiny_raw, small / "data" / "raw" / name)
+    next((small / "data" / "raw" / "broken" / "videos").iterdir()).unlink()
+
+    state = flows.check_data(small, return_state=True)
+
+    assert state.is_failed()
+    assert [event for event, _ in told] == ["flow failed"]
+    assert "broken: has errors" in told[0][1]
+    assert (small / "artifacts" / "checked" / "well" / "report.html").is_file()
+
+
+def test_a_worker_that_loads_the_flows_as_a_script_can_run_them(small: Path) -> None:
+    """Prefect cannot resolve the names of annotations there: parameters must not be validated."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    loaded = load_flow_from_entrypoint(f"{ROOT / 'pipelines' / 'flows.py'}:evaluate_champion")
+    state = loaded(str(small), return_state=True)
+
+    assert state.is_completed()
