@@ -14,7 +14,7 @@ help:
 	@echo "make demo      raw video to deployed detections, on the embedded data set"
 	@echo "make compare   the same budget for the single-frame comparator, and both in one table"
 	@echo "make test      the test suite"
-	@echo "make test-rest the other tests: killed trainings, the CUDA plugin on the CPU, benchmarks"
+	@echo "make test-rest the other tests: killed trainings, servers and schedules, the CUDA plugin on the CPU, benchmarks"
 	@echo "make check     ruff, mypy, codespell"
 	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m pipelines.cli demo
 
 # What takes minutes by itself is a target of its own; .ci/run runs both.
-REST := tests/faults tests/deploy/plugin tests/benchmarks
+REST := tests/faults tests/operations tests/deploy/plugin tests/benchmarks
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(REST:%=--ignore=%)

@@ -1,6 +1,7 @@
 """LSTFE-Net: small objects in video, from raw footage to a deployed streaming detector."""
 
-# What a command needs is imported when it runs, so that `lstfe --help` is there at once.
+# What a command needs is imported when it runs, so that `lstfe --help` is there at once; drawing boxes around it
+# would take longer than all the rest.
 
 from __future__ import annotations
 
@@ -17,12 +18,19 @@ from pipelines.ops_cli import ops_app
 from pipelines.servers_cli import servers_app
 from pipelines.serving import serve
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data_app = typer.Typer(no_args_is_help=True, help="Bring data in, check it and look at it.")
-app.add_typer(data_app, name="data")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=__doc__,
+)
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Bring data in, check it and look at it."
+)
 ops_app.add_typer(servers_app)
+app.add_typer(data_app, name="data")
 app.add_typer(engine_app, name="engine")
-app.command()(serve)
 app.add_typer(ops_app, name="ops")
 
 
@@ -132,6 +140,9 @@ def detect_all(
             address=address,
         )
     )
+
+
+app.command()(serve)
 
 
 @app.command()

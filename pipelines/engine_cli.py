@@ -12,7 +12,9 @@ import typer
 
 from lstfe.errors import UserError
 
-engine_app = typer.Typer(no_args_is_help=True, help="TensorRT engines of a bundle; docs/tensorrt.md.")
+engine_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="TensorRT engines of a bundle; docs/tensorrt.md."
+)
 BundleArgument = Annotated[Path, typer.Argument(help="The deployed bundle.")]
 Precision = Literal["fp16", "fp32", "int8"]
 

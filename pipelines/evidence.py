@@ -9,7 +9,8 @@ from lstfe.config import EvaluateConfig
 from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.bootstrap import paired_differences
-from lstfe.evaluation.protocols import ALL, find_protocol, score_frames
+from lstfe.evaluation.presets import ALL, find_protocol
+from lstfe.evaluation.protocols import score_frames
 from lstfe.evaluation.records import ScoredFrames, load_detections, scored_frames
 from pipelines.gate import Paired
 

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-ops_app = typer.Typer(no_args_is_help=True, help="Retrain, promote, roll back, and see who served when.")
+ops_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Retrain, promote, roll back; the servers and schedules of this machine.",
+)
 
 
 @ops_app.command()

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-servers_app = typer.Typer(no_args_is_help=True, help="Servers of this machine, and schedules.")
+servers_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Servers of this machine, and schedules."
+)
 
 Port = typer.Option(min=1, max=65535)
 
