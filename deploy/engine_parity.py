@@ -50,14 +50,14 @@ def verify_engines(
 ) -> Verified:
     """Compare a backend with PyTorch on frames of a prepared split (`evaluate.split` unless given).
 
-    `precision` is for `onnx` alone. Writes parity.json beside the engines; the bundle's own stays. Limits are
+    `precision` is for `onnx` alone; int8 takes its ranges from the split `train`. Writes parity.json beside the engines; the bundle's own stays. Limits are
     `export.max_difference` (float32) and `export.max_ap_drop`.
     """
     config = bundle.config
     export = replace(config.export, parity_frames=num_frames or config.export.parity_frames)
     config = replace(config, evaluate=replace(config.evaluate, protocols=("coco", "voc07")), export=export)
     bundle = replace(bundle, config=config)
-    with _compared(bundle, backend, precision) as (graphs, built_precision, directory):
+    with _compared(bundle, prepared_dir, backend, precision) as (graphs, built_precision, directory):
         report = compare_graphs(
             load_network(bundle),
             config,
@@ -81,7 +81,7 @@ def verify_engines(
 
 @contextmanager
 def _compared(
-    bundle: Bundle, backend: VerifiedBackend, precision: Precision | None
+    bundle: Bundle, prepared_dir: Path, backend: VerifiedBackend, precision: Precision | None
 ) -> Iterator[tuple[Graphs, Precision | None, Path]]:
     """Yield graphs of the plain form's contract, their precision, and where their report belongs."""
     plain = OnnxGraphs(bundle.directory, bundle.config)
@@ -90,7 +90,7 @@ def _compared(
         if precision is None:
             yield plain, None, engines_dir / "onnx"
             return
-        models = build_tensorrt_graphs(bundle, precision=precision)
+        models = build_tensorrt_graphs(bundle, precision=precision, calibration=prepared_dir)
         expanded = ExpandedGraphs(models, bundle.config)
         yield PlainView(expanded, plain, bundle.config), precision, engines_dir / f"onnx-{precision}"
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx
 import pytest
 
 from pipelines.environment import child_environment
@@ -172,6 +174,43 @@ def _wait_for_champion(root: Path, version: str) -> None:
     _wait(is_there, f"version {version} never became champion:\n{_log(root)[-4000:]}")
 
 
+@contextlib.contextmanager
+def _served(root: Path) -> Iterator[str]:
+    """`lstfe serve` beside the flow, following the champion; yields its address."""
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    environment = child_environment(root, {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", str(port), "--workers", "1"]
+    with _running(command, root.parent / "serve.log", root, environment), _healthy(f"{address}/readyz"):
+        yield address
+
+
+def _detect(root: Path, address: str) -> str:
+    """Send a video of the test split and return the version of the model that looked at all of its frames."""
+    video = sorted((root / "data" / "raw" / small_project.NAME / "videos").iterdir())[0]
+    with httpx.Client(base_url=address, timeout=60) as client:
+        job = (
+            client.post("/v1/videos", files={"file": (video.name, video.read_bytes())})
+            .raise_for_status()
+            .json()
+        )
+        while job["state"] in ("queued", "running"):
+            time.sleep(0.1)
+            job = client.get(f"/v1/videos/{job['id']}").raise_for_status().json()
+        assert job["state"] == "done", job
+        client.get(f"/v1/videos/{job['id']}/detections").raise_for_status()
+    assert job["videos"][0]["frames_done"] == small_project.RENDER.num_frames
+    return str(job["model"]["version"])
+
+
+def _wait_for_answer(client: small_project.PointerWatch, version: str) -> None:
+    _wait(
+        lambda: client.answers[-1:] == [version],
+        f"the service never answered with version {version}",
+        seconds=120,
+    )
+
+
 def _lstfe(root: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *arguments],
@@ -197,14 +236,17 @@ def test_a_new_video_makes_a_champion_a_rollback_undoes_it_and_a_worse_challenge
     _wait_for_champion(root, "1")
     _wait(lambda: "Nothing new" in _log(root), "a run without new data did not say so")
 
-    with small_project.PointerWatch(root) as client:
+    with _served(root) as address, small_project.PointerWatch(root, lambda: _detect(root, address)) as client:
+        _wait_for_answer(client, "1")
         small_project.drop_video(root, "monday", seed=21)
         _wait_for_champion(root, "2")
+        _wait_for_answer(client, "2")
         _wait(lambda: not _trees(root), "the work tree of the retraining was not cleared away")
         assert _aliases(root) == {"champion": "2", "previous": "1"}
 
         assert "champion is version 1 again" in _lstfe(root, "ops", "rollback", "--reason", "a test")
         assert _aliases(root) == {"champion": "1"}
+        _wait_for_answer(client, "1")
 
         # Worse on purpose: one update from nothing.
         nothing = {"train.iterations": 1, "train.still_iterations": 0}
@@ -215,6 +257,7 @@ def test_a_new_video_makes_a_champion_a_rollback_undoes_it_and_a_worse_challenge
 
     assert client.failures == []
     assert client.versions == ["1", "2", "1"]
+    assert client.answers == ["1", "2", "1"]
     actions = [(change.action, change.version) for change in history(root)]
     assert actions == [("promote", "1"), ("promote", "2"), ("rollback", "1"), ("refuse", "3")]
     assert "class drone" in history(root)[-1].reason
