@@ -16,6 +16,15 @@ from deploy.bundle import WEIGHTS_FILE, write_bundle
 from deploy.export_onnx import export_graph, export_graphs
 from deploy.graphs import graphs_of
 from lstfe.config import Config, InferenceConfig, ModelConfig
+from lstfe.data.coco_video import (
+    AnnotationEntry,
+    CategoryEntry,
+    ImageEntry,
+    VideoAnnotations,
+    VideoEntry,
+    save_annotations,
+)
+from lstfe.data.frames import write_frames
 from lstfe.data.video import VideoWriter
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
@@ -24,6 +33,8 @@ from lstfe.types import ByteArray
 
 LABEL_NAMES = ("drone", "bird")
 IMAGE_SIZE = (64, 96)
+NUM_PREPARED_FRAMES = 5
+"""Of the one video of each split of `prepared`."""
 
 INFERENCE = InferenceConfig(lookahead=2, alignment_gap=1, relation_range=3, num_relation=3, num_candidates=3)
 
@@ -111,6 +122,29 @@ def moving_frames(
 def make_frames() -> Callable[..., Iterator[ByteArray]]:
     """Return `moving_frames`."""
     return moving_frames
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set of the bundle's categories; in each split one short video, an object in every frame."""
+    directory = tmp_path_factory.mktemp("prepared")
+    for folder in ("annotations", "frames"):
+        (directory / folder).mkdir()
+    height, width = IMAGE_SIZE
+    for seed, split in enumerate(("train", "val", "test")):
+        annotations = VideoAnnotations(
+            videos=[VideoEntry(1, split, f"{split}.mp4", width, height, NUM_PREPARED_FRAMES)],
+            images=[ImageEntry(i + 1, 1, i, width, height) for i in range(NUM_PREPARED_FRAMES)],
+            annotations=[
+                AnnotationEntry(i + 1, i + 1, 1, 1, (10.0, 10.0, 20.0, 12.0), 240.0)
+                for i in range(NUM_PREPARED_FRAMES)
+            ],
+            categories=[CategoryEntry(i, name) for i, name in enumerate(LABEL_NAMES, start=1)],
+        )
+        save_annotations(annotations, directory / "annotations" / f"{split}.json")
+        frames = moving_frames(NUM_PREPARED_FRAMES, seed=seed)
+        write_frames(directory / "frames" / f"{split}.zip", enumerate(frames), 95)
+    return directory
 
 
 @pytest.fixture

@@ -18,45 +18,16 @@ from deploy.family_parity import ap_table, check_family, require_ap
 from deploy.parity import ParityError
 from deploy.quantization import quantize_graphs
 from deploy.tensorrt_graphs import graph_names, proposals_graph
-from lstfe.data.coco_video import (
-    AnnotationEntry,
-    CategoryEntry,
-    ImageEntry,
-    VideoAnnotations,
-    VideoEntry,
-    save_annotations,
-)
-from lstfe.data.frames import write_frames
 
-NUM_FRAMES = 5
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, make_frames: Callable[..., Any]) -> Path:
-    """A prepared data set with the bundle's categories, one short video in each of train and val."""
-    folder = tmp_path_factory.mktemp("prepared")
-    for name in ("annotations", "frames"):
-        (folder / name).mkdir()
-    for number, split in enumerate(("train", "val"), start=1):
-        annotations = VideoAnnotations(
-            videos=[VideoEntry(1, split, f"{split}.mp4", 96, 64, NUM_FRAMES)],
-            images=[ImageEntry(i + 1, 1, i, 96, 64) for i in range(NUM_FRAMES)],
-            annotations=[
-                AnnotationEntry(i + 1, i + 1, 1, 1, (10.0, 10.0, 20.0, 12.0), 240.0)
-                for i in range(NUM_FRAMES)
-            ],
-            categories=[CategoryEntry(1, "drone"), CategoryEntry(2, "bird")],
-        )
-        save_annotations(annotations, folder / "annotations" / f"{split}.json")
-        frames = enumerate(make_frames(NUM_FRAMES, seed=number))
-        write_frames(folder / "frames" / f"{split}.zip", frames, 95)
-    return folder
+from .conftest import NUM_PREPARED_FRAMES
 
 
 @pytest.fixture(scope="module")
 def bundle(bundle_dir: Path) -> Bundle:
     opened = open_bundle(bundle_dir)
-    export = replace(opened.config.export, parity_frames=NUM_FRAMES, calibration_frames=NUM_FRAMES)
+    export = replace(
+        opened.config.export, parity_frames=NUM_PREPARED_FRAMES, calibration_frames=NUM_PREPARED_FRAMES
+    )
     return replace(opened, config=replace(opened.config, export=export))
 
 

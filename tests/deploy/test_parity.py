@@ -12,36 +12,8 @@ import pytest
 from deploy.export_onnx import export_graph
 from deploy.graphs import graphs_of
 from deploy.parity import ParityError, RowDifference, ValueDifference, check_parity
-from lstfe.data.coco_video import (
-    AnnotationEntry,
-    CategoryEntry,
-    ImageEntry,
-    VideoAnnotations,
-    VideoEntry,
-    save_annotations,
-)
-from lstfe.data.frames import write_frames
 
-NUM_FRAMES = 5
-
-
-@pytest.fixture
-def prepared(tmp_path: Path, make_frames: Callable[..., Any]) -> Path:
-    """Return a prepared data set of one short video with an object in every frame."""
-    for folder in ("annotations", "frames"):
-        (tmp_path / "prepared" / folder).mkdir(parents=True)
-    height, width = 64, 96
-    annotations = VideoAnnotations(
-        videos=[VideoEntry(1, "clip", "clip.mp4", width, height, NUM_FRAMES)],
-        images=[ImageEntry(i + 1, 1, i, width, height) for i in range(NUM_FRAMES)],
-        annotations=[
-            AnnotationEntry(i + 1, i + 1, 1, 1, (10.0, 10.0, 20.0, 12.0), 240.0) for i in range(NUM_FRAMES)
-        ],
-        categories=[CategoryEntry(1, "drone"), CategoryEntry(2, "bird")],
-    )
-    save_annotations(annotations, tmp_path / "prepared" / "annotations" / "test.json")
-    write_frames(tmp_path / "prepared" / "frames" / "clip.zip", enumerate(make_frames(NUM_FRAMES)), 95)
-    return tmp_path / "prepared"
+from .conftest import NUM_PREPARED_FRAMES
 
 
 def rows(*boxes: tuple[float, ...]) -> np.ndarray:
@@ -87,12 +59,14 @@ def test_the_report_covers_every_graph_and_the_ap_of_both_backends(
     export: Callable[..., Any], prepared: Path, tmp_path: Path
 ) -> None:
     exported = export("lstfe")
-    config = replace(exported.config, export=replace(exported.config.export, parity_frames=NUM_FRAMES))
+    config = replace(
+        exported.config, export=replace(exported.config.export, parity_frames=NUM_PREPARED_FRAMES)
+    )
     report = check_parity(exported.model, config, exported.directory, prepared_dir=prepared)
     assert json.loads((exported.directory / "parity.json").read_text()) == report
     assert set(report["graphs"]) == {graph.name for graph in graphs_of(config)}
     assert all(kind["relative"] <= 2e-4 for graph in report["graphs"].values() for kind in graph.values())
-    assert report["num_frames"] == NUM_FRAMES
+    assert report["num_frames"] == NUM_PREPARED_FRAMES
     assert report["detections"]["num_boxes"] > 0
     assert report["detections"]["num_unmatched"] == 0
     for protocol in ("coco", "voc07"):

@@ -182,7 +182,8 @@ class PointerWatch:
         self._thread.join(60)
 
     def _look(self) -> None:
-        while not self._is_over.wait(0.2):
+        # A service that detects without a pause would take the time that the training needs.
+        while not self._is_over.wait(0.2 if self._ask is None else 2.0):
             try:
                 champion = read_champion(self._root)
                 if champion is not None:
