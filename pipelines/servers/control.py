@@ -33,6 +33,7 @@ from pipelines.tables import text_table
 WAIT_SECONDS = 300.0
 _POLL_SECONDS = 0.2
 _END_SECONDS = 120.0
+_PORT_SECONDS = 5.0
 _HOPELESS_RESTARTS = 4
 
 
@@ -94,16 +95,25 @@ def _end_leftovers(root: Path) -> bool:
 
 
 def _require_free(program: Program) -> None:
+    """Raise UserError for a port that stays taken; that of a process just killed is free a moment later."""
+    deadline = time.monotonic() + _PORT_SECONDS
+    while not _is_free(program.port):
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"port {program.port} for {program.name} is taken{_owner(program.port)}; end that, or give "
+                f"another port with --{program.name}-port"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, program.port))
+            probe.bind((HOST, port))
         except OSError:
-            owner = _owner(program.port)
-            raise UserError(
-                f"port {program.port} for {program.name} is taken{owner}; end that, or give another port "
-                f"with --{program.name}-port"
-            ) from None
+            return False
+    return True
 
 
 def _owner(port: int) -> str:
