@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11 to 3.13 and make; they make their own environment in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest check faults doctor compare gpu-check clean
+.PHONY: help demo test test-rest test-operations check faults doctor compare gpu-check clean
 
 # The first python that is new enough; `make PYTHON=/path/to/python3.12 demo` takes another.
 NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -14,7 +14,8 @@ help:
 	@echo "make demo      raw video to deployed detections, on the embedded data set"
 	@echo "make compare   the same budget for the single-frame comparator, and both in one table"
 	@echo "make test      the test suite"
-	@echo "make test-rest the other tests: killed trainings, servers and schedules, the CUDA plugin on the CPU, benchmarks"
+	@echo "make test-rest the other tests: killed trainings, the service, the CUDA plugin on the CPU, benchmarks"
+	@echo "make test-operations  real servers: a month of retraining in minutes, and kills of each of them"
 	@echo "make check     ruff, mypy, codespell"
 	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
@@ -24,14 +25,18 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python -m pipelines.cli demo
 
-# What takes minutes by itself is a target of its own; .ci/run runs both.
-REST := tests/faults tests/operations tests/deploy/plugin tests/benchmarks
+# What takes minutes by itself is a target of its own; .ci/run runs all but the operations, which need a quiet machine.
+REST := tests/faults tests/deploy/plugin tests/deploy/service tests/benchmarks
+OPERATIONS := tests/operations
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(REST:%=--ignore=%)
+	$(BIN)/python -m pytest $(REST:%=--ignore=%) $(OPERATIONS:%=--ignore=%)
 
 test-rest: $(INSTALLED)
 	$(BIN)/python -m pytest $(REST)
+
+test-operations: $(INSTALLED)
+	$(BIN)/python -m pytest $(OPERATIONS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -252,9 +252,11 @@ class StreamSession:
         self._lane.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for model in list(self._models):
-            self._give_back(model)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # also where this wait is cancelled, as whoever ends the connection's own task does
+            for model in list(self._models):
+                self._give_back(model)
 
     def _give_back(self, model: ServedModel) -> None:
         self._models.remove(model)

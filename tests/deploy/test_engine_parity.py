@@ -1,35 +1,46 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from deploy.bundle import open_bundle
+from deploy.bundle import Bundle, open_bundle
 from deploy.engine_parity import _faults, parity_rows, verify_engines
+from deploy.graphs import Precision
 
 from .conftest import NUM_PREPARED_FRAMES
 
 
-def test_the_bundle_s_own_graphs_are_compared_without_a_gpu(bundle_dir: Path, prepared: Path) -> None:
-    found = verify_engines(open_bundle(bundle_dir), prepared, backend="onnx", num_frames=NUM_PREPARED_FRAMES)
+@pytest.fixture
+def bundle(bundle_dir: Path, tmp_path: Path) -> Bundle:
+    """A bundle of the test's own: reports are written into it."""
+    return open_bundle(shutil.copytree(bundle_dir, tmp_path / "bundle"))
+
+
+def test_the_bundle_s_own_graphs_are_compared_without_a_gpu(bundle: Bundle, prepared: Path) -> None:
+    found = verify_engines(bundle, prepared, backend="onnx", num_frames=NUM_PREPARED_FRAMES)
     assert found.faults == ()
     assert found.report["num_frames"] == NUM_PREPARED_FRAMES
     assert json.loads(found.path.read_text())["precision"] == "fp32"
     rows = {name: cells for name, *cells in parity_rows(found.report)}
     assert set(rows) == {"preprocess", "backbone", "align", "proposals", "roi", "relation", "decode"}
     assert float(rows["relation"][1]) < 2e-5
-    assert found.path == bundle_dir / "engines" / "onnx" / "parity.json"
-    open_bundle(bundle_dir)  # its own files are as they were
+    assert found.path == bundle.directory / "engines" / "onnx" / "parity.json"
+    open_bundle(bundle.directory)  # its own files are as they were
 
 
 @pytest.mark.slow
-def test_the_graphs_for_half_precision_are_judged_by_their_ap(bundle_dir: Path, prepared: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_graphs_for_lower_precisions_are_judged_by_their_ap(
+    bundle: Bundle, prepared: Path, precision: Precision
+) -> None:
     found = verify_engines(
-        open_bundle(bundle_dir), prepared, backend="onnx", precision="fp16", num_frames=NUM_PREPARED_FRAMES
+        bundle, prepared, backend="onnx", precision=precision, num_frames=NUM_PREPARED_FRAMES
     )
-    assert found.path.parent.name == "onnx-fp16"
-    assert found.report["graphs"]["backbone"]["frames"]["relative"] > 1e-5, "it was half"
+    assert found.path.parent.name == f"onnx-{precision}"
+    assert found.report["graphs"]["backbone"]["frames"]["relative"] > 1e-5, "it was float32"
     assert not [fault for fault in found.faults if fault.startswith("graph")]
 
 
