@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.bundle import PARITY_FILE, Bundle, stamp_of
+from deploy.bundle import PARITY_FILE, Bundle, replace_directory, stamp_of
 from deploy.cuda import Gpu, open_cuda
 from deploy.engine_manifest import (
-    ENGINE_FILE,
     ENGINES_DIR,
     FORMAT_VERSION,
     PLUGIN_FILE,
@@ -97,7 +96,7 @@ def build_engines(
             },
         )
         write_engine_manifest(partial, manifest)
-        _replace(partial, destination)
+        replace_directory(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return destination
@@ -343,13 +342,3 @@ def find_headers(tensorrt_version: str) -> Path | None:
             if version.split(".")[0] == major:
                 return folder
     return None
-
-
-def _replace(new: Path, destination: Path) -> None:
-    old = destination.with_name(f".{destination.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if destination.exists():
-        destination.rename(old)
-    new.rename(destination)
-    shutil.rmtree(old, ignore_errors=True)
-    assert (destination / ENGINE_FILE).is_file()

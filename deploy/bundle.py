@@ -196,7 +196,7 @@ def write_bundle(
             files=files,
         )
         _write_json(partial / MANIFEST_FILE, asdict(manifest))
-        _replace_directory(partial, destination)
+        replace_directory(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return open_bundle(destination)
@@ -305,7 +305,8 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _replace_directory(new: Path, destination: Path) -> None:
+def replace_directory(new: Path, destination: Path) -> None:
+    """Give a whole folder its name; what had the name is gone only when the new one is in its place."""
     old = destination.with_name(f".{destination.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if destination.exists():
