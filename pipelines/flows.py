@@ -7,6 +7,7 @@ started at any time: it finds out by itself what is left to do (docs/operations.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +26,7 @@ from pipelines.champion_watch import watch_champion
 from pipelines.command import TEMPORARY_FAILURE, StageError
 from pipelines.environment import apply_default_settings
 from pipelines.lock import Busy
-from pipelines.model_versions import RegistryDown
+from pipelines.model_versions import ModelVersions, RegistryDown
 from pipelines.notify import notify
 from pipelines.operations_config import load_operations
 from pipelines.paths import EVALUATED, PARAMS, RAW, TRAINED, find_project
@@ -115,7 +116,7 @@ def retrain(root: Path | str | None = None, force: bool = False) -> Any:
         except Busy as error:
             log.warning("%s", error)
             return Cancelled(message=str(error))
-        _show_outcome(found)
+        _show_outcome(project, found)
         if found.action == "refused":
             notify(project, "challenger refused", found.message, version=found.version, run_id=found.run_id)
         return Completed(name=found.action.capitalize(), message=found.message)
@@ -181,9 +182,22 @@ def summary(root: Path) -> str:
     """Return the scores of the work tree as Markdown, with the places to look for more."""
     scores = read_scores(root / EVALUATED / "metrics.json")
     table = markdown_table(FIGURES, [score_row(scores)])
-    places = {"scores, curves, pictures": EVALUATED, "trained model and its MLflow run": TRAINED / "run.json"}
+    places = {"scores, curves, pictures": EVALUATED, "trained model": TRAINED}
     links = [f"- {name}: [{path}]({(root / path).as_uri()})" for name, path in places.items()]
+    with contextlib.suppress(OSError, ValueError, KeyError):  # a data set that is not trained on yet
+        run_id = json.loads((root / TRAINED / "run.json").read_text(encoding="utf-8"))["run_id"]
+        links.append(f"- MLflow run: {run_link(root, run_id)}")
     return "\n".join(["# Scores", "", table, "", *links])
+
+
+def run_link(root: Path, run_id: str | None) -> str:
+    """Return a run's id as Markdown, with its page behind it where a server of MLflow shows one."""
+    if not run_id:
+        return "none, MLflow was down"
+    page = None
+    with contextlib.suppress(RegistryDown):
+        page = ModelVersions(root).run_page(run_id)
+    return f"[{run_id}]({page})" if page else run_id
 
 
 class _Readable(logging.Filter):
@@ -217,7 +231,7 @@ class _Tasks:
         return result
 
 
-def _show_outcome(found: retraining.Outcome) -> None:
+def _show_outcome(root: Path, found: retraining.Outcome) -> None:
     """Leave the decision and where to look as artifacts."""
     lines = [f"# Retraining: {found.action}", "", found.message, ""]
     if found.decision is not None:
@@ -228,7 +242,7 @@ def _show_outcome(found: retraining.Outcome) -> None:
     if found.version is not None:
         lines += [
             f"- registered model: lstfe, version {found.version}",
-            f"- MLflow run: {found.run_id}",
+            f"- MLflow run: {run_link(root, found.run_id)}",
             f"- branch: {found.branch}",
         ]
     create_markdown_artifact("\n".join(lines), key="retraining")

@@ -122,6 +122,14 @@ class ModelVersions:
         with self._client() as client:
             client.log_artifact(run_id, str(path), folder)
 
+    def run_page(self, run_id: str) -> str | None:
+        """Return the address of a run's page, None where the store is no server and has no pages."""
+        if not self._uri().startswith(("http://", "https://")):
+            return None
+        with self._client() as client:
+            experiment_id = client.get_run(run_id).info.experiment_id
+        return f"{_shown(self._uri()).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
     def download_bundle(self, version: str, destination: Path) -> Path:
         """Copy a version's bundle out of MLflow into a folder and return where it is; UserError where it is gone."""
         with self._client() as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -97,12 +98,11 @@ def wait_for(what: Callable[[], object], *, seconds: float = 240, message: str) 
 
 
 @dataclass
-class Operated:
-    """A project under `lstfe ops up`."""
+class Servers:
+    """A project under `lstfe ops up`, and what its Prefect server says."""
 
     root: Path
     settings: OpsSettings
-    deployment_id: str = ""
 
     @property
     def api(self) -> str:
@@ -116,36 +116,47 @@ class Operated:
         assert state is not None
         return next(program for program in state.programs if program.name == name)
 
-    def start_flow(self, word: str) -> str:
-        """Start a flow run whose stage has something to do, and wait until that stage runs."""
-        (self.root / "release").unlink(missing_ok=True)
-        (self.root / "input.txt").write_text(word)
-        url = f"{self.api}/deployments/{self.deployment_id}/create_flow_run"
-        run: dict[str, Any] = wait_for(  # on a busy machine a server just started may answer 503 for a moment
-            lambda: httpx.post(url, json={}, trust_env=False, timeout=60).raise_for_status().json(),
-            message="the server takes no flow run",
-        )
-        wait_for(lambda: self.starts(word), message=f"stage of {word} has not started")
-        return str(run["id"])
+    def kill(self, name: str) -> None:
+        """Kill a program with all of its processes and wait until it has been started again and answers."""
+        before = self.program(name)
+        os.killpg(before.pid or 0, signal.SIGKILL)
+        self.wait_until_healthy(name, after=before.restarts + 1)
 
-    def starts(self, word: str) -> list[int]:
-        """Return the process ids of the stage's starts."""
-        path = self.root / "starts.txt"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [int(line.split()[1]) for line in lines if line.split()[0] == word]
+    def start_run(self, deployment: str) -> str:
+        """Start a run of FLOW/DEPLOYMENT and return its id."""
 
-    def release(self) -> None:
-        (self.root / "release").touch()
+        def start() -> dict[str, Any]:
+            # On a busy machine a server just started may answer 503 for a moment.
+            url = f"{self.api}/deployments/name/{deployment}"
+            found = httpx.get(url, trust_env=False, timeout=60).raise_for_status().json()
+            url = f"{self.api}/deployments/{found['id']}/create_flow_run"
+            made: dict[str, Any] = (
+                httpx.post(url, json={}, trust_env=False, timeout=60).raise_for_status().json()
+            )
+            return made
+
+        return str(wait_for(start, message=f"the server takes no run of {deployment}")["id"])
 
     def run(self, run_id: str) -> dict[str, Any]:
         answer = httpx.get(f"{self.api}/flow_runs/{run_id}", trust_env=False, timeout=30).raise_for_status()
         run: dict[str, Any] = answer.json()
         return run
 
-    def wait_for_end(self, run_id: str) -> dict[str, Any]:
+    def artifact(self, run_id: str, key: str) -> str:
+        """Return the flow run's artifact of that key."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
+        answer = httpx.post(f"{self.api}/artifacts/filter", json=wanted, trust_env=False, timeout=30)
+        (found,) = answer.raise_for_status().json()
+        return str(found["data"])
+
+    def wait_for_end(self, run_id: str, *, seconds: float = 240) -> dict[str, Any]:
         """Wait until the flow run has a final state."""
         final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        wait_for(lambda: self.run(run_id)["state_type"] in final, message=f"not ended: {self.run(run_id)}")
+        wait_for(
+            lambda: self.run(run_id)["state_type"] in final,
+            seconds=seconds,
+            message=f"{run_id} has not ended",
+        )
         return self.run(run_id)
 
     def wait_until_healthy(self, name: str, *, after: int) -> None:
@@ -158,9 +169,50 @@ class Operated:
     def processes(self) -> list[str]:
         return [" ".join(process.cmdline()) for process in with_variable(*marker(self.root))]
 
+
+@dataclass
+class Operated(Servers):
+    """The servers of a project whose one flow waits until it is released."""
+
+    def start_flow(self, word: str) -> str:
+        """Start a flow run whose stage has something to do, and wait until that stage runs."""
+        (self.root / "release").unlink(missing_ok=True)
+        (self.root / "input.txt").write_text(word)
+        run_id = self.start_run("slow/nightly")
+        wait_for(lambda: self.starts(word), message=f"stage of {word} has not started")
+        return run_id
+
+    def starts(self, word: str) -> list[int]:
+        """Return the process ids of the stage's starts."""
+        path = self.root / "starts.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [int(line.split()[1]) for line in lines if line.split()[0] == word]
+
+    def release(self) -> None:
+        (self.root / "release").touch()
+
     def assert_clean(self, word: str) -> None:
         assert (self.root / "slow.txt").read_text() == word
         assert outdated_stages(self.root) == []
+
+
+@contextlib.contextmanager
+def clean_environment(root: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Take away what the machine sets for these tools, with `root` as the current folder; undone after the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("DVC_", "LSTFE_", "MLFLOW_", "PREFECT_")):
+                patch.delenv(name)
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "2")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.chdir(root)
+        yield patch
+
+
+def free_settings() -> OpsSettings:
+    """Return settings of servers on free ports."""
+    prefect, mlflow, worker = free_ports(3)
+    return OpsSettings(prefect_port=prefect, mlflow_port=mlflow, worker_port=worker)
 
 
 @pytest.fixture(scope="module")
@@ -181,21 +233,12 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     for name in (".dvcignore", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
-    prefect, mlflow, worker = free_ports(3)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith(("DVC_", "LSTFE_", "MLFLOW_", "PREFECT_")):
-                patch.delenv(name)
+    with clean_environment(root) as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "2")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.chdir(root)
-        project = Operated(root, OpsSettings(prefect_port=prefect, mlflow_port=mlflow, worker_port=worker))
+        project = Operated(root, free_settings())
         try:
             project.up()
             register(root)
-            answer = httpx.get(f"{project.api}/deployments/name/slow/nightly", trust_env=False, timeout=30)
-            project.deployment_id = answer.raise_for_status().json()["id"]
             yield project
         finally:
             down(root)

@@ -91,6 +91,31 @@ def test_the_artifacts_show_stages_and_scores(toy: Path) -> None:
     assert '"outcome": "ran"' in newest["stages"]
 
 
+def test_a_run_is_linked_to_its_page_where_a_server_shows_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.flows import run_link
+    from pipelines.model_versions import ModelVersions
+
+    run = SimpleNamespace(info=SimpleNamespace(experiment_id="3"))
+    monkeypatch.setattr(ModelVersions, "_connect", lambda self: SimpleNamespace(get_run=lambda run_id: run))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:5000/")
+    assert run_link(tmp_path, "abc") == "[abc](http://127.0.0.1:5000/#/experiments/3/runs/abc)"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert run_link(tmp_path, "abc") == "abc"
+    assert "MLflow was down" in run_link(tmp_path, None)
+
+
+def test_a_run_is_named_without_a_link_while_the_server_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.flows import run_link
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run_link(tmp_path, "abc") == "abc"
+
+
 def test_a_terminated_flow_leaves_no_stage_running(toy: Path) -> None:
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import SubprocessASGIServer
