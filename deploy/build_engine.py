@@ -40,6 +40,7 @@ _LOG = logging.getLogger(__name__)
 TIMING_CACHE_FILE = "timing.cache"
 # Landscape frames of 1:1 to 2:1, tuned to 16:9.
 DEFAULT_FRAME_SIZES = ((720, 720), (720, 1280), (720, 1440))
+_FP8_TENSORRT, _FP8_COMPUTE_CAPABILITY = (10, 2), (8, 9)
 Shape = tuple[int, ...]
 WriteGraphs = Callable[..., list[Path]]
 
@@ -64,10 +65,11 @@ def build_engines(
     """Build all engines of a bundle for this machine and return their folder, which is replaced when all are there.
 
     `frame_sizes` are the (height, width) of the videos; engines for one size alone have fixed shapes and are the
-    fastest. `plugin` is a library that was built already, `calibration` a prepared data set (int8).
+    fastest. `plugin` is a library that was built already, `calibration` a prepared data set (int8, fp8).
     Raises EngineError, CudaError, PluginError or OpsetError with one line for what is missing or refused.
     """
     tensorrt, gpu = open_tensorrt(), open_cuda().gpu
+    require_kernels(precision, tensorrt.version, gpu)
     destination = bundle.directory / ENGINES_DIR / engine_key(precision, tensorrt.version, gpu)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -102,6 +104,22 @@ def build_engines(
     return destination
 
 
+def require_kernels(precision: Precision, tensorrt_version: str, gpu: Gpu) -> None:
+    """Raise EngineError where this TensorRT or this GPU has no convolutions of the precision."""
+    if precision != "fp8":
+        return
+    if tuple(map(int, tensorrt_version.split(".")[:2])) < _FP8_TENSORRT:
+        needed = "TensorRT {}.{}".format(*_FP8_TENSORRT)
+        raise EngineError(
+            f"TensorRT {tensorrt_version} has no fp8 convolutions, expected {needed} or newer; use int8"
+        )
+    if tuple(map(int, gpu.compute_capability.split("."))) < _FP8_COMPUTE_CAPABILITY:
+        needed = "{}.{}".format(*_FP8_COMPUTE_CAPABILITY)
+        raise EngineError(
+            f"{gpu.name} has compute capability {gpu.compute_capability}, fp8 wants {needed} or newer; use int8"
+        )
+
+
 def _build_all(
     bundle: Bundle,
     build: EngineBuild,
@@ -129,7 +147,7 @@ def _build_all(
         _LOG.info("engine %d of %d: %s", place, len(models), name)
         plan = build.plan(name, model.SerializeToString(), profiles)
         (directory / f"{name}.plan").write_bytes(plan)
-    if (graphs_dir / PARITY_FILE).is_file():  # what int8 costs
+    if (graphs_dir / PARITY_FILE).is_file():  # what int8 or fp8 costs
         (graphs_dir / PARITY_FILE).rename(directory / "calibration.json")
     shutil.rmtree(graphs_dir)
     return opset

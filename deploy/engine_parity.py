@@ -50,8 +50,8 @@ def verify_engines(
 ) -> Verified:
     """Compare a backend with PyTorch on frames of a prepared split (`evaluate.split` unless given).
 
-    `precision` is for `onnx` alone; int8 takes its ranges from the split `train`. Writes parity.json beside the
-    engines; the bundle's own stays. Limits are `export.max_difference` (float32) and `export.max_ap_drop`.
+    `precision` is for `onnx` alone; int8 and fp8 take their ranges from the split `train`. Writes parity.json beside
+    the engines; the bundle's own stays. Limits are `export.max_difference` (float32) and `export.max_ap_drop`.
     """
     config = bundle.config
     export = replace(config.export, parity_frames=num_frames or config.export.parity_frames)

@@ -1,7 +1,7 @@
 """What a family of graphs for TensorRT costs: its differences from PyTorch and its AP, measured in ONNX Runtime.
 
 Everything but the engines' own arithmetic shows here: the rewriting, the rounding to half precision, the ranges of
-int8. The same report about engines is made by handing their backend to `deploy.parity.compare_graphs`.
+int8 and fp8. The same report about engines is made by handing their backend to `deploy.parity.compare_graphs`.
 """
 
 from __future__ import annotations

@@ -18,9 +18,11 @@ Form = Literal["plain", "commuted"]
 convolution needs of a frame is computed once per frame (lstfe/model/alignment.py), by a graph of its own."""
 
 
-Precision = Literal["fp32", "fp16", "int8"]
-"""What the graphs for TensorRT compute in: fp16 with float32 where it matters; int8 in the large layers, the rest as
-fp16 (before opset 19, so for TensorRT below 10, float32)."""
+Quantized = Literal["int8", "fp8"]
+QUANTIZED: tuple[Quantized, ...] = ("int8", "fp8")
+Precision = Literal["fp32", "fp16", "int8", "fp8"]
+"""What the graphs for TensorRT compute in: fp16 with float32 where it matters; int8 or fp8 in the large layers, the
+rest as fp16 (before opset 19, so for TensorRT below 10, float32, and no fp8)."""
 
 HALF_VALUES = frozenset({"features", "support_maps", "roi_map", "proposal_features"})
 """What goes from graph to graph in half precision where the rest of the graphs is fp16; all else stays float32."""

@@ -7,7 +7,8 @@ Of each node one question is asked: in which of the two does it compute?
                       nothing but boxes (the gates of the location coding)
     Relu, MaxPool     half, but behind boxes
     moving and mixing half where all that they read is half (Reshape, Concat, Add, ...)
-    int8's pairs      half, where there are any; their scales too
+    int8's, fp8's     half, where there are any; their scales too
+    pairs
     all others        float32: softmax, norms, means, RoIAlign with its coordinates, exp, log, sines, divisions
 
 So sampling offsets, box geometry, descriptors and logits never pass through half precision, which has 11 bits: a

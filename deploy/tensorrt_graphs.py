@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.bundle import WEIGHTS_FILE, Bundle
 from deploy.export_onnx import build_graph
-from deploy.graphs import GraphSizes, Precision, graphs_of
+from deploy.graphs import QUANTIZED, GraphSizes, Precision, graphs_of
 from deploy.half_precision import to_half
 from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin
 from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
@@ -25,6 +25,7 @@ from lstfe.model.proposals import LEAST_SIDE_PX, cell_anchors
 from lstfe.training.checkpoint import load_weights
 
 OPSETS = (17, 20)
+OPSET_OF_FP8 = 19
 NOT_FOR_TENSORRT = ("preprocess",)
 # The graphs that differ between the forms: they are exported again, the others are in the bundle.
 _OF_THE_FORM = ("support", "align")
@@ -49,13 +50,13 @@ def write_tensorrt_graphs(
     """Write the family of a bundle into `destination`, one `<graph>.onnx` each; return the paths.
 
     `opset` is 17 for TensorRT below 10, else 20 (`deploy.opsets.opset_for`). `calibration` is a prepared data set:
-    int8 takes its ranges from the split `train`, and its AP is compared with PyTorch's on the split `val`, written to
-    parity.json. Raises OpsetError, HalfPrecisionError, QuantizationError, and ParityError where int8 costs more AP
-    than `export.max_ap_drop`; nothing but the report is written then.
+    int8 and fp8 take their ranges from the split `train`, and their AP is compared with PyTorch's on the split `val`,
+    written to parity.json. Raises OpsetError, HalfPrecisionError, QuantizationError, and ParityError where they cost
+    more AP than `export.max_ap_drop`; nothing but the report is written then.
     """
     models = build_tensorrt_graphs(bundle, precision=precision, opset=opset, calibration=calibration)
     destination.mkdir(parents=True, exist_ok=True)
-    if precision == "int8" and calibration is not None:
+    if precision in QUANTIZED and calibration is not None:
         from deploy.family_parity import check_family
 
         check_family(bundle, models, precision=precision, prepared_dir=calibration, report_dir=destination)
@@ -72,13 +73,17 @@ def build_tensorrt_graphs(
         raise OpsetError(
             f"opset {opset} is not made for TensorRT, expected one of {', '.join(map(str, OPSETS))}"
         )
+    if precision == "fp8" and opset < OPSET_OF_FP8:
+        raise OpsetError(
+            f"fp8 is not known to opset {opset}, which is for TensorRT below 10; use int8 or fp16"
+        )
     models = {name: _single_precision(name, bundle) for name in graph_names(bundle.config)}
-    if precision == "int8":
+    if precision in QUANTIZED:
         from deploy.quantization import quantize_graphs
 
-        models = quantize_graphs(models, bundle, calibration)
+        models = quantize_graphs(models, bundle, calibration, precision)
     # Before opset 19 the scales of int8 are float32, and with them what lies between the quantized layers.
-    if precision == "fp16" or (precision == "int8" and opset >= 19):
+    if precision == "fp16" or (precision in QUANTIZED and opset >= 19):
         models = {name: model if name in _ALWAYS_FLOAT else to_half(model) for name, model in models.items()}
     for model in models.values():
         use_int32_borders(model)

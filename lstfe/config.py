@@ -576,11 +576,11 @@ class ExportConfig:
     max_difference: float = 1e-3
     """Largest relative difference of any graph's output that is accepted, on random and on real frames."""
     calibration_frames: int = 64
-    """Training frames that the ranges of int8 are taken from."""
+    """Training frames that the ranges of int8 and fp8 are taken from."""
     int8_min_stride: int = 8
-    """Finest maps that int8 layers of the backbone read, in image pixels a cell; layers before them stay fp16."""
+    """Finest maps that int8 and fp8 layers of the backbone read, in image pixels a cell; layers before stay fp16."""
     max_ap_drop: float = 0.01
-    """Largest loss of AP (coco) and AP50 (voc07) on the val split that fp16 and int8 may cost."""
+    """Largest loss of AP (coco) and AP50 (voc07) on the val split that a lower precision may cost."""
 
     def __post_init__(self) -> None:
         _require(self.parity_frames >= 1, f"export.parity_frames must be >= 1, got {self.parity_frames}")

@@ -16,13 +16,13 @@ engine_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="TensorRT engines of a bundle; docs/tensorrt.md."
 )
 BundleArgument = Annotated[Path, typer.Argument(help="The deployed bundle.")]
-Precision = Literal["fp16", "fp32", "int8"]
+Precision = Literal["fp16", "fp32", "int8", "fp8"]
 
 
 @engine_app.command("build")
 def build_engine(
     bundle: BundleArgument,
-    precision: Annotated[Precision, typer.Option(help="fp16, fp32 or int8.")] = "fp16",
+    precision: Annotated[Precision, typer.Option(help="fp16, fp32, int8 or fp8.")] = "fp16",
     image_size: Annotated[
         list[str] | None,
         typer.Option(help="HEIGHTxWIDTH of the videos, as often as there are sizes; one alone is fastest."),
@@ -31,7 +31,7 @@ def build_engine(
         Path | None, typer.Option(help="The plugin's library; compiled here unless given.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Prepared data set that int8 takes its ranges from.")
+        Path | None, typer.Option(help="Prepared data set that int8 and fp8 take their ranges from.")
     ] = None,
 ) -> None:
     """Build a bundle's engines for this machine's GPU and TensorRT; says what is missing."""

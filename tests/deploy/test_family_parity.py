@@ -15,6 +15,7 @@ import deploy.family_parity
 from deploy.bundle import Bundle, open_bundle
 from deploy.expanded import ExpandedGraphs
 from deploy.family_parity import ap_table, check_family, require_ap
+from deploy.graphs import Quantized
 from deploy.parity import ParityError
 from deploy.quantization import quantize_graphs
 from deploy.tensorrt_graphs import graph_names, proposals_graph
@@ -58,17 +59,18 @@ def test_a_family_that_is_exact_costs_no_ap_and_says_so(
     assert set(report["graphs"]["backbone"]) == {"frames"}
 
 
-def test_int8_graphs_run_and_their_differences_are_reported(
-    still: tuple[Bundle, dict[str, onnx.ModelProto]], prepared: Path
+@pytest.mark.parametrize(("precision", "marks"), [("int8", {"backbone", "roi"}), ("fp8", {"backbone"})])
+def test_quantized_graphs_run_and_their_differences_are_reported(
+    still: tuple[Bundle, dict[str, onnx.ModelProto]], prepared: Path, precision: Quantized, marks: set[str]
 ) -> None:
     opened, models = still
-    quantized = quantize_graphs(models, opened, prepared)
+    quantized = quantize_graphs(models, opened, prepared, precision)
     marked = {
         name
         for name, model in quantized.items()
         if any(n.op_type == "QuantizeLinear" for n in model.graph.node)
     }
-    assert marked == {"backbone", "roi"}
+    assert marked == marks
     ranges = [
         float(numpy_helper.to_array(value))
         for value in quantized["backbone"].graph.initializer
@@ -79,7 +81,7 @@ def test_int8_graphs_run_and_their_differences_are_reported(
     lenient = replace(
         opened, config=replace(opened.config, export=replace(opened.config.export, max_ap_drop=1.0))
     )
-    report = check_family(lenient, quantized, precision="int8", prepared_dir=prepared)
+    report = check_family(lenient, quantized, precision=precision, prepared_dir=prepared)
     assert 1e-4 < report["graphs"]["backbone"]["frames"]["relative"] < 0.5
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper, parser
 from onnxruntime import InferenceSession
 
 from deploy.bundle import Bundle, open_bundle
+from deploy.expanded import expanded_session
 from deploy.operators import attributes_of
 from deploy.quantization import QuantizationError, insert_quantization, layers_of, quantize_graphs
 
@@ -116,6 +118,47 @@ def test_a_quantized_graph_stays_near(graph: onnx.ModelProto) -> None:
     quantized = insert_quantization(graph, layers_of(graph), {"active": highest, "box_vector": 3.0})
     for one, other in zip(run(graph), run(quantized), strict=True):
         assert 0 < np.abs(one - other).max() <= 0.1 * np.abs(one).max()
+
+
+def test_fp8_rounds_as_torch_does(graph: onnx.ModelProto) -> None:
+    ranges = {"active": 20.0, "box_vector": 3.0}
+    quantized = insert_quantization(graph, layers_of(graph), ranges, "fp8")
+    session = expanded_session(quantized)
+    feed = {"image": random(1, 3, 8, 8), "box_vector": random(1, 4)}
+    (roi_map,) = session.run(["roi_map"], feed)
+
+    def rounded(value: torch.Tensor, highest: float) -> torch.Tensor:
+        scale = highest / 448
+        return (value / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(torch.float32) * scale
+
+    constants = {
+        value.name: torch.from_numpy(numpy_helper.to_array(value).copy()) for value in graph.graph.initializer
+    }
+    stem = torch.nn.functional.conv2d(torch.from_numpy(feed["image"]), constants["stem_weight"], stride=2)
+    weight = rounded(constants["weight"], float(constants["weight"].abs().max()))
+    deep = torch.nn.functional.conv2d(rounded(stem.relu(), 20.0), weight, constants["bias"], padding=1)
+    assert roi_map == pytest.approx(deep.relu().numpy(), rel=1e-4, abs=1e-4)
+    plain = torch.nn.functional.conv2d(stem.relu(), constants["weight"], constants["bias"], padding=1).relu()
+    assert 0.005 < (deep.relu() - plain).abs().max() / plain.abs().max() < 0.06
+
+
+def test_fp8_leaves_out_layers_whose_channels_tensorrt_has_no_kernels_for(graph: onnx.ModelProto) -> None:
+    assert layers_of(graph, "fp8") == []  # 4 channels
+    for value in graph.graph.initializer:
+        if value.name == "weight":
+            value.CopyFrom(numpy_helper.from_array(random(16, 32, 3, 3), "weight"))
+    (name,) = layers_of(graph, "fp8")
+    assert next(node for node in graph.graph.node if node.name == name).output[0] == "deep"
+
+
+def test_fp8_has_one_scale_a_tensor(graph: onnx.ModelProto) -> None:
+    quantized = insert_quantization(graph, layers_of(graph), {"active": 3.0, "box_vector": 2.0}, "fp8")
+    marks = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    constants = {value.name: value for value in quantized.graph.initializer}
+    assert len(marks) == 4
+    for node in marks:
+        assert list(constants[node.input[1]].dims) == []
+        assert constants[node.input[2]].data_type == TensorProto.FLOAT8E4M3FN
 
 
 def test_equal_graphs_and_ranges_give_equal_bytes(graph: onnx.ModelProto) -> None:

@@ -207,6 +207,8 @@ def test_the_concatenation_of_the_pixel_aggregation_is_never_made(
 def test_an_opset_that_is_not_made_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(OpsetError, match="opset 18 is not made for TensorRT, expected one of 17, 20"):
         write_tensorrt_graphs(bundle, tmp_path / "family", precision="fp32", opset=18)
+    with pytest.raises(OpsetError, match="fp8 is not known to opset 17, which is for TensorRT below 10"):
+        write_tensorrt_graphs(bundle, tmp_path / "family", precision="fp8", opset=17)
     assert not (tmp_path / "family").exists()
 
 
