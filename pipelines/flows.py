@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,10 @@ from pipelines.stage import bring_up_to_date, stage_order
 from pipelines.tables import FIGURES, markdown_table, read_scores, score_row
 
 _T = TypeVar("_T")
+
+# A worker loads this file as a script, for which Prefect puts the file's folder first in sys.path: the stage deploy.py
+# would hide the package `deploy` there.
+sys.path[:] = [path for path in sys.path if path != str(Path(__file__).resolve().parent)]
 
 # No flow validates its parameters: a worker loads this file as a script of no package, where Prefect cannot resolve the
 # names of annotations.

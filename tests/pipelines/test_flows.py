@@ -202,3 +202,18 @@ def test_a_worker_that_loads_the_flows_as_a_script_can_run_them(small: Path) -> 
     state = loaded(str(small), return_state=True)
 
     assert state.is_completed()
+
+
+def test_a_worker_that_loads_the_flows_as_a_script_finds_the_packages_that_stages_are_named_after() -> None:
+    """Prefect puts the script's folder first in sys.path, and in it lies deploy.py."""
+    entrypoint = f"{ROOT / 'pipelines' / 'flows.py'}:retrain"
+    code = (
+        "from prefect.flows import load_flow_from_entrypoint\n"
+        f"load_flow_from_entrypoint({entrypoint!r})\n"
+        "import deploy.bundle\n"
+        "print(deploy.bundle.__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.stdout.splitlines()[-1:] == [str(ROOT / "deploy" / "bundle.py")], done.stderr
