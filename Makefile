@@ -29,8 +29,9 @@ demo: $(INSTALLED)
 REST := tests/faults tests/deploy/plugin tests/deploy/service tests/benchmarks
 OPERATIONS := tests/operations
 
+# Two processes, a thread each: what one exports once for all of its tests, the other exports too.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(REST:%=--ignore=%) $(OPERATIONS:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(REST:%=--ignore=%) $(OPERATIONS:%=--ignore=%)
 
 test-rest: $(INSTALLED)
 	$(BIN)/python -m pytest $(REST)

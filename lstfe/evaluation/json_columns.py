@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from lstfe.errors import UserError
 from lstfe.evaluation.encounters import Floats, Ints
 
+_NUMBERS = {int, float}  # not bool, which is an int to Python
+_FARTHEST = 1e9
+"""Pixels that no image has; squares of far larger numbers overflow."""
 Fault = Callable[[Any], str | None]
 """What is wrong with a value, None where nothing is."""
 
@@ -114,10 +118,11 @@ class Entries:
         else:
             values = [default if row.get(key) is None else row[key] for row in self.rows]
         try:
+            is_well = set(map(type, values)) <= _NUMBERS
             found = np.fromiter(values, np.float64, len(values))
         except (TypeError, ValueError, OverflowError):
-            found = np.full(len(values), np.nan)
-        if not (np.isfinite(found) & (found >= least)).all():
+            is_well, found = False, np.full(len(values), np.nan)
+        if not is_well or not (np.isfinite(found) & (found >= least)).all():
             floor = "" if least == -math.inf else f" >= {least:g}"
             self._refuse_first(
                 values,
@@ -129,12 +134,27 @@ class Entries:
             )
         return found
 
+    def flags(self, key: str) -> npt.NDArray[np.bool_]:
+        """Return a column of 0 and 1, or false and true; what is absent or null is false."""
+        values = [row.get(key) for row in self.rows]
+        if not set(map(type, values)) <= {*_NUMBERS, bool, type(None)}:
+            self._refuse_first(
+                values,
+                lambda value: (
+                    None
+                    if value is None or type(value) is bool or _is_number(value)
+                    else f"{key} {repr(value)[:60]} is neither 0 nor 1"
+                ),
+            )
+        return np.fromiter(map(bool, values), np.bool_, len(values))
+
     def boxes(self, key: str = "bbox") -> Floats:
         """Return a column of boxes [x, y, width, height], sizes >= 0: (N, 4)."""
         values = self.column(key)
         try:
             flat = np.fromiter(chain.from_iterable(values), np.float64)
-            is_well = set(map(len, values)) <= {4} and bool(np.isfinite(flat).all())
+            is_well = set(map(len, values)) <= {4} and set(map(type, chain.from_iterable(values))) <= _NUMBERS
+            is_well = is_well and bool((np.abs(flat) <= _FARTHEST).all())
         except (TypeError, ValueError, OverflowError):
             is_well = False
         if not is_well or (flat.reshape(-1, 4)[:, 2:] < 0).any():
@@ -171,14 +191,16 @@ def section(content: Mapping[str, Any], key: str, path: Path) -> Entries:
 
 def _is_number(value: Any) -> bool:
     try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
+        return type(value) in _NUMBERS and math.isfinite(float(value))
+    except OverflowError:
         return False
 
 
 def _box_fault(value: Any) -> str | None:
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         return f"bbox {str(value)[:60]} is not four finite numbers [x, y, width, height]"
+    if max(map(abs, value)) > _FARTHEST:
+        return f"bbox {str(value)[:60]} is no box of an image, expected pixels [x, y, width, height]"
     if min(map(float, value[2:])) < 0:
         return f"bbox {value} has a negative size, expected [x, y, width, height] in pixels"
     return None

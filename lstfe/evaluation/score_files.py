@@ -120,7 +120,7 @@ def _read_truths(
         labels=objects.places("category_id", labels, "an id of the list of categories"),
         boxes=boxes,
         areas=np.where(areas == 0, boxes[:, 2] * boxes[:, 3], areas),
-        crowd=objects.numbers("iscrowd", default=0.0) != 0,
+        crowd=objects.flags("iscrowd"),
         motion=_motion(objects, images, boxes),
     )
     rows = np.flatnonzero(truths.frames != _UNSCORED)

@@ -27,6 +27,11 @@ def test_a_default_stands_in_for_what_is_missing_or_null() -> None:
     assert rows.numbers("area", default=1.5).tolist() == [4, 1.5, 1.5]
 
 
+def test_flags_are_numbers_or_truths_or_nothing() -> None:
+    rows = entries([{"iscrowd": 1}, {"iscrowd": True}, {"iscrowd": 0}, {"iscrowd": None}, {}])
+    assert rows.flags("iscrowd").tolist() == [True, True, False, False, False]
+
+
 def test_numbers_too_large_for_a_float_are_refused() -> None:
     with pytest.raises(ScoreFileError, match=r"row 1: score 1000.* is not a finite number"):
         entries([{"score": 1}, {"score": 10**400}]).numbers("score")

@@ -197,6 +197,11 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     ),
     "no score": (lambda truth, found: found[4].pop("score"), "detection 4: has no 'score', found image_id"),
     "text as score": (edit_found(score="high"), "detection 4: score 'high' is not a finite number"),
+    "truth as score": (edit_found(score=True), "detection 4: score True is not a finite number"),
+    "number as text": (edit_found(score="0.5"), "detection 4: score '0.5' is not a finite number"),
+    "box of truths": (edit_found(bbox=[1, 2, True, 4]), "detection 4: bbox .* is not four finite numbers"),
+    "box past all images": (edit_found(bbox=[0, 0, 1e308, 1]), "detection 4: bbox .* is no box of an image"),
+    "text as crowd": (edit_truth("annotations", iscrowd="no"), "entry 2 .*iscrowd 'no' is neither 0 nor 1"),
     "unknown image": (
         edit_found(image_id=7),
         "detection 4: image_id 7 is unknown, expected an id of the ground",
