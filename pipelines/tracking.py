@@ -24,10 +24,11 @@ from lstfe.config import Config
 from lstfe.errors import UserError
 from lstfe.params import flatten, load_config
 from pipelines.environment import apply_default_settings
-from pipelines.identity import lock_md5, origin_tags
+from pipelines.identity import files_md5, lock_md5, origin_tags
 from pipelines.journal import Entry, Journal, read_journal
 from pipelines.paths import work_dir
 from pipelines.tracked_model import ModelFiles, log_model
+from pipelines.trained import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ _PROBE_SECONDS = 3.0
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
 _MAX_DIGEST = 36
 _SWEEP_PARENT = "sweep.parent"
+_WEIGHTS_TAG = "weights.md5"
 _NAME_CHARACTERS = re.compile(r"[^\w\-. ]")  # what may stand in a quoted name of MLflow's filters
 _METRIC_CHARACTERS = re.compile(r"[^\w\-. :/]")  # names of classes are in names of metrics
 
@@ -209,7 +211,10 @@ def training_run(config: Config, *, train_key: str, state_dir: Path, data_md5: s
 
 @contextlib.contextmanager
 def continue_run(run_file: Path, *, stage: str) -> Iterator[Run]:
-    """Go on with the run that `run_file` names, or with a copy where MLflow lacks it (`restored_from`)."""
+    """Go on with the run that `run_file` names, or with a copy where MLflow lacks it (`restored_from`).
+
+    What MLflow missed because it was down when the training ended is sent first.
+    """
     if not run_file.is_file():
         raise UserError(f"{run_file}: no such file, expected a trained model; run `lstfe reproduce`")
     record = json.loads(run_file.read_text(encoding="utf-8"))
@@ -218,6 +223,7 @@ def continue_run(run_file: Path, *, stage: str) -> Iterator[Run]:
         run_id = record["run_id"]
         if not (run_id and _exists(client, run_id)):
             run_id = _restored(client, experiment_id, run_file.parent, record)
+        _complete(client, run_id, run_file.parent)
         client.update_run(run_id, status="RUNNING")
         for name, value in origin_tags().items():
             client.set_tag(run_id, name if name == "dvc.lock.md5" else f"{stage}.{name}", value)
@@ -361,8 +367,26 @@ def _restored(client: Any, experiment_id: str, trained: Path, record: Mapping[st
     tags = {name: record[key] for name, key in (("train.key", "train_key"), ("data.md5", "data_md5"))}
     run_id = _create(client, experiment_id, load_config(trained / "config.yaml"), tags)
     client.set_tag(run_id, "restored_from", old)
-    _log_entries(client, run_id, read_journal(trained / JOURNAL_FILE))
     return run_id
+
+
+def _complete(client: Any, run_id: str, trained: Path) -> None:
+    """Send a training's metrics and result where the run lacks the last of them: all are sent in their order."""
+    entries = read_journal(trained / JOURNAL_FILE)
+    for name in list(entries[-1])[-1:] if entries else ():
+        points = client.get_metric_history(run_id, _METRIC_CHARACTERS.sub("_", name))
+        if entries[-1]["iteration"] not in {point.step for point in points}:
+            _log_entries(client, run_id, entries)  # points that are there stay as they are
+    if _WEIGHTS_TAG not in client.get_run(run_id).data.tags:
+        for name, value in result_tags(trained).items():
+            client.set_tag(run_id, name, value)
+
+
+def result_tags(trained: Path) -> dict[str, str]:
+    """Return what a run is tagged with once its training has ended: the machine, and the hash of the weights."""
+    record = json.loads(trained.joinpath(RUN_FILE).read_text(encoding="utf-8"))
+    machine = {f"machine.{name}": str(value) for name, value in record.get("machine", {}).items()}
+    return machine | {_WEIGHTS_TAG: files_md5([trained / WEIGHTS.name])}
 
 
 def _log_entries(client: Any, run_id: str, entries: Sequence[Entry]) -> None:

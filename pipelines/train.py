@@ -21,12 +21,11 @@ from lstfe.training.distributed import current_world
 from lstfe.training.loop import Validate
 from lstfe.training.loop import train as train_model
 from pipelines.command import run_command
-from pipelines.identity import code_md5, files_md5, prepared_md5, train_key
+from pipelines.identity import code_md5, prepared_md5, train_key
 from pipelines.launch import launch_processes, micro_batch, processes_to_train
-from pipelines.paths import PARAMS, PREPARED, work_dir
+from pipelines.paths import PARAMS, PREPARED, TRAINED, work_dir
 from pipelines.tables import FIGURES
-from pipelines.tracking import training_run
-from pipelines.trained import WEIGHTS
+from pipelines.tracking import result_tags, training_run
 from pipelines.trained_model import save_trained
 
 
@@ -56,8 +55,7 @@ def train() -> None:
         record=record | {"seed": config.train.seed, "machine": trained.machine},
         journal=run.journal,
     )
-    machine = {f"machine.{name}": value for name, value in trained.machine.items()}
-    run.set_tags(machine | {"weights.md5": files_md5([WEIGHTS])})
+    run.set_tags(result_tags(TRAINED))
     shutil.rmtree(state_dir)
 
 

@@ -39,7 +39,9 @@ def _trained(run: Run, folder: Path) -> Path:
     folder.mkdir()
     save_config(Config(), folder / "config.yaml")
     (folder / "history.jsonl").write_bytes(run.journal.read_bytes())
-    record = {"run_id": run.id, "train_key": "key1", "data_md5": _DATA_MD5}
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    machine = {"device": "cpu"}
+    record = {"run_id": run.id, "train_key": "key1", "data_md5": _DATA_MD5, "machine": machine}
     (folder / "run.json").write_text(json.dumps(record))
     return folder / "run.json"
 
@@ -227,6 +229,34 @@ def test_what_mlflow_missed_while_it_was_down_reaches_it_with_the_next_stage(
         pass
 
     assert _steps(client, continued.id) == [10, 20]
+
+
+def test_what_mlflow_missed_at_the_end_of_a_training_reaches_its_run_with_the_next_stage(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as down:
+        with training_run(
+            Config(), train_key="key1", state_dir=tmp_path / "state", data_md5=_DATA_MD5
+        ) as run:
+            run.log({"loss": 1.0}, 10)
+            run.deliver()
+            down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+            run.log({"loss": 0.5, "val.AP": 0.25}, 20)
+        run_file = _trained(run, tmp_path / "trained")
+    assert _steps(client, run.id) == [10]
+    assert client.get_run(run.id).info.status == "RUNNING"
+
+    for stage in ("evaluate", "export"):
+        with continue_run(run_file, stage=stage) as continued:
+            pass
+
+    stored = client.get_run(run.id)
+    assert continued.id == run.id
+    assert _steps(client, run.id) == [10, 20]
+    assert stored.data.metrics["val.AP"] == 0.25
+    assert stored.info.status == "FINISHED"
+    assert stored.data.tags["machine.device"] == "cpu"
+    assert len(stored.data.tags["weights.md5"]) == 32
 
 
 def test_a_store_that_comes_back_during_training_gets_everything(
