@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from pipelines.tables import text_table
 
 Work = Callable[[], object]
 Clock = Callable[[Work], float | None]
@@ -117,3 +121,20 @@ def _driver() -> str:
 def ceilings_as_dict(ceilings: Ceilings) -> dict[str, float | None]:
     """Return them under their names."""
     return asdict(ceilings)
+
+
+def write_report(path: Path, report: Mapping[str, Any], tables: Sequence[str]) -> Path:
+    """Write a report as JSON and print those of its parts that are tables, lists of rows with the same keys."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for name in tables:
+        rows: list[dict[str, Any]] = report[name]
+        cells = [[_cell(value) for value in row.values()] for row in rows]
+        print(f"\n{name}\n{text_table(tuple(rows[0]), cells)}")
+    return path
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,13 +32,13 @@ from benchmarks.gpu import (
     no_time,
     time_launched_us,
     time_us,
+    write_report,
 )
 from benchmarks.proposals import ProposalBench, check_proposals, proposal_goal, time_proposals
 from deploy.plugin import library as kernels
 from deploy.plugin.cases import Case, Tensors, make, random_case, torchvision_answer
 from deploy.plugin.library import PluginError, build_library, open_library
 from deploy.plugin.operators import Call, Grid, Pair
-from pipelines.tables import text_table
 
 Row = dict[str, Any]
 
@@ -90,6 +89,9 @@ class Bench:
         return ProposalBench(self.library, self.device, self.clock, self.launched)
 
 
+TABLES = ("random_cases", "errors", "proposals", "times", "proposal_times", "goals")
+
+
 def main() -> None:
     """Check, time, print and write."""
     parser = argparse.ArgumentParser(
@@ -120,14 +122,16 @@ def measure(out: Path) -> Path:
         device = torch.device("cuda")
         ceilings = measure_ceilings(time_us, device)
         bench = Bench(open_library(path), device, time_us, ceilings, FULL, time_launched_us)
-        return write(out / "gpu-plugin.json", {"machine": describe_gpu(), **results(bench)})
+        return write_report(out / "gpu-plugin.json", {"machine": describe_gpu(), **results(bench)}, TABLES)
 
 
 def rehearse(library: Path, out: Path) -> Path:
     """Run everything on the CPU with a library for it; no time is taken."""
     device = torch.device("cpu")
     bench = Bench(open_library(library), device, no_time, measure_ceilings(no_time, device), REHEARSAL)
-    return write(out / "rehearsal-plugin.json", {"machine": "no GPU: a rehearsal", **results(bench)})
+    return write_report(
+        out / "rehearsal-plugin.json", {"machine": "no GPU: a rehearsal", **results(bench)}, TABLES
+    )
 
 
 def results(bench: Bench) -> Row:
@@ -148,23 +152,6 @@ def results(bench: Bench) -> Row:
         "proposal_times": proposal_times,
         "goals": goals(errors, times, proposal_times),
     }
-
-
-def write(path: Path, report: Row) -> Path:
-    """Write the report as JSON and print its tables."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for name in ("random_cases", "errors", "proposals", "times", "proposal_times", "goals"):
-        rows: list[Row] = report[name]
-        cells = [[_cell(value) for value in row.values()] for row in rows]
-        print(f"\n{name}\n{text_table(tuple(rows[0]), cells)}")
-    return path
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # ------------------------------------------------------------------------------------------------------ errors

@@ -9,7 +9,6 @@ measures nothing; `--rehearse` goes through all of it on the CPU with a tiny net
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import describe_gpu
+from benchmarks.gpu import describe_gpu, write_report
 from deploy.benchmark import moving_texture
 from deploy.bundle import Bundle, StreamDetector, write_bundle
 from deploy.export_onnx import export_graphs
@@ -35,7 +34,6 @@ from lstfe.model.methods import resolve_method
 from lstfe.params import load_config
 from lstfe.stream import StreamingDetector
 from lstfe.training.checkpoint import save_weights
-from pipelines.tables import text_table
 
 Row = dict[str, Any]
 LABEL_NAMES = ("drone",)
@@ -63,6 +61,9 @@ FULL = Sizes((600, 800), 500, 10_000)
 REHEARSAL = Sizes((64, 96), 4, 8)
 
 
+TABLES = ("times", "memory", "goals")
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -85,13 +86,15 @@ def measure(out: Path) -> Path:
             "torch finds no CUDA GPU on this machine, so that nothing was measured; run it on one that has"
         )
     report = results(full_config(), FULL, is_timed=True)
-    return write(out / "gpu-streaming.json", {"machine": describe_gpu(), **report})
+    return write_report(out / "gpu-streaming.json", {"machine": describe_gpu(), **report}, TABLES)
 
 
 def rehearse(out: Path) -> Path:
     """Run everything on the CPU; no time is taken."""
     report = results(rehearsal_config(), REHEARSAL, is_timed=False)
-    return write(out / "rehearsal-streaming.json", {"machine": "no GPU: a rehearsal", **report})
+    return write_report(
+        out / "rehearsal-streaming.json", {"machine": "no GPU: a rehearsal", **report}, TABLES
+    )
 
 
 def full_config() -> Config:
@@ -303,23 +306,6 @@ def goals(rows: list[Row], memory: Row) -> list[Row]:
     if growth is not None:
         grows |= {"found": -growth, "met": growth <= 0.0}
     return [*measured, grows]
-
-
-def write(path: Path, report: Row) -> Path:
-    """Write the report as JSON and print its tables."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for name in ("times", "memory", "goals"):
-        rows: list[Row] = report[name]
-        cells = [[_cell(value) for value in row.values()] for row in rows]
-        print(f"\n{name}\n{text_table(tuple(rows[0]), cells)}")
-    return path
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -116,10 +116,11 @@ class Servers:
         assert state is not None
         return next(program for program in state.programs if program.name == name)
 
-    def kill(self, name: str) -> None:
-        """Kill a program with all of its processes and wait until it has been started again and answers."""
+    def kill(self, name: str, *, is_alone: bool = False) -> None:
+        """Kill a program, its children too unless it `is_alone`; wait until it was started again and answers."""
         before = self.program(name)
-        os.killpg(before.pid or 0, signal.SIGKILL)
+        assert before.pid is not None
+        (os.kill if is_alone else os.killpg)(before.pid, signal.SIGKILL)
         self.wait_until_healthy(name, after=before.restarts + 1)
 
     def start_run(self, deployment: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from lstfe.data.rendering.renderer import render_data_set
 from pipelines.environment import child_environment
 from pipelines.registry import read_champion
 
-ROOT = Path(__file__).parents[2]
+from ..project_copy import commit_all, copy_project, git
+
 NAME = "clips"
 RENDER = RenderConfig(
     num_train_videos=4,
@@ -80,24 +80,17 @@ PRESET: dict[str, dict[str, Any]] = {
     "relation": {"embedding": 32, "num_groups": 4, "stages": ["long_term", "short_term"]},
     "head": {"rois_per_image": 16, "detections_per_frame": 10},
 }
-_AUTHOR = {f"GIT_{role}_{part}": "nobody" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 
 
 def make_project(folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
     """Make a clone of the project whose data set is `clips`: rendered, but as a user would have imported it."""
-    for name in ("lstfe", "deploy", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
+    copy_project(folder)
     set_params(folder, PARAMS)
     set_params(folder, changes or {})
     render_data_set(RENDER, folder / "data" / "raw" / NAME)
     git(folder, "init", "--quiet")
     dvc(folder, "add", f"data/raw/{NAME}")
-    commit(folder, "all")
+    commit_all(folder, "all")
     return folder
 
 
@@ -112,20 +105,6 @@ def set_params(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
     for part, values in PRESET.items():
         tiny[part] |= values
     yaml.dump(params, folder / "params.yaml")
-
-
-def commit(folder: Path, message: str) -> None:
-    """Commit everything, as somebody."""
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", message)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git as somebody and return its output."""
-    environment = os.environ | _AUTHOR
-    return subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, env=environment, capture_output=True, text=True
-    ).stdout
 
 
 def dvc(folder: Path, *arguments: str) -> str:

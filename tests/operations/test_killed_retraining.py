@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from pipelines.servers.schedule import register
 from pipelines.stage import outdated_stages
 from pipelines.tracking import RUN_FILE
 
+from ..project_copy import git
 from . import small_project
 from .conftest import Servers, clean_environment, free_settings, wait_for
 
@@ -44,8 +42,6 @@ _CHANGES = {
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A small project with its servers up and a first champion."""
     root = small_project.make_project(tmp_path_factory.mktemp("retrained").resolve() / "project", _CHANGES)
-    shutil.copy(small_project.ROOT / "prefect.yaml", root)
-    small_project.commit(root, "schedules")
     with clean_environment(root) as patch:
         patch.setenv("PYTHONPATH", str(root))
         project = Servers(root, free_settings())
@@ -77,9 +73,7 @@ def _kill_mlflow(servers: Servers, run: str) -> None:
 
 
 def _kill_worker(servers: Servers, run: str) -> None:
-    before = servers.program("worker")
-    os.kill(before.pid or 0, signal.SIGKILL)
-    servers.wait_until_healthy("worker", after=before.restarts + 1)
+    servers.kill("worker", is_alone=True)
 
 
 def _kill_worker_and_run(servers: Servers, run: str) -> None:
@@ -154,10 +148,8 @@ def _assert_one_decision(root: Path, before: int) -> None:
     _assert_whole_run(root, versions.all()[0].run_id)
 
     assert isolated_tree.other_trees(root, None) == []
-    assert small_project.git(root, "status", "--porcelain") == ""
-    _assert_reproduced(
-        root, small_project.git(root, "branch", "--sort=-committerdate", "--format=%(refname:short)")
-    )
+    assert git(root, "status", "--porcelain") == ""
+    _assert_reproduced(root, git(root, "branch", "--sort=-committerdate", "--format=%(refname:short)"))
 
 
 def _assert_whole_run(root: Path, run_id: str) -> None:
@@ -174,10 +166,10 @@ def _assert_reproduced(root: Path, branches: str) -> None:
     """Check that DVC finds nothing to do on the newest branch of a retraining."""
     branch = next(name for name in branches.split() if name.startswith("retrain/"))
     tree = root.parent / "seen"
-    small_project.git(root, "worktree", "add", "--quiet", str(tree), branch)
+    git(root, "worktree", "add", "--quiet", str(tree), branch)
     try:
         small_project.dvc(tree, "cache", "dir", "--local", str(isolated_tree.cache_dir(root)))
         small_project.dvc(tree, "checkout", "--allow-missing")
         assert outdated_stages(tree) == ["render"], "the embedded data set, which this project has no use for"
     finally:
-        small_project.git(root, "worktree", "remove", "--force", str(tree))
+        git(root, "worktree", "remove", "--force", str(tree))

@@ -24,6 +24,7 @@ from pipelines.environment import child_environment
 from pipelines.model_versions import ModelVersions
 from pipelines.registry import champion_pointer, history, read_champion
 
+from ..project_copy import git
 from . import small_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -268,14 +269,12 @@ def test_a_new_video_makes_a_champion_a_rollback_undoes_it_and_a_worse_challenge
     _wait(lambda: webhook.received, "the webhook was not told", seconds=120)
     told = [(item["event"], item.get("version")) for item in webhook.received]
     assert told == [("challenger refused", "3")]
-    assert [
-        small_project.git(root, "show", "-s", "--format=%s", name).strip() for name in _branches(root)
-    ] == [
+    assert [git(root, "show", "-s", "--format=%s", name).strip() for name in _branches(root)] == [
         "Retrain on clips: version 1 promoted",
         "Retrain on clips: version 2 promoted",
         "Retrain on clips: version 3 refused",
     ]
-    assert small_project.git(root, "status", "--porcelain").splitlines() == [" M params.yaml"]
+    assert git(root, "status", "--porcelain").splitlines() == [" M params.yaml"]
 
 
 def _trees(root: Path) -> list[Path]:
@@ -283,7 +282,7 @@ def _trees(root: Path) -> list[Path]:
 
 
 def _branches(root: Path) -> list[str]:
-    listed = small_project.git(
+    listed = git(
         root, "for-each-ref", "--sort=committerdate", "--format=%(refname:short)", "refs/heads/retrain/"
     )
     return listed.split()

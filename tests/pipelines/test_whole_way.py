@@ -21,7 +21,8 @@ from pipelines.demo import run_demo
 from pipelines.environment import child_environment
 from pipelines.stage import outdated_stages
 
-ROOT = Path(__file__).parents[2]
+from ..project_copy import commit_all, copy_project
+
 STAGES = ("render", "prepare", "train", "evaluate", "export", "deploy")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -61,20 +62,10 @@ TINY: dict[str, dict[str, Any]] = {
 def clone(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
     """A fresh copy of the project under git (without a user name), shrunk until a CPU needs seconds."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("lstfe", "deploy", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
+    copy_project(folder)
     _shrink(folder / "params.yaml")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
-    identity = {
-        f"GIT_{role}_{part}": "nobody" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")
-    }
-    subprocess.run(["git", "commit", "-qm", "all"], cwd=folder, check=True, env=os.environ | identity)
+    commit_all(folder, "all")
     (folder / ".work").mkdir()
     shutil.copy(mlflow_template, folder / ".work" / "mlflow.db")
     return folder
