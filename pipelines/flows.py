@@ -6,6 +6,7 @@ started at any time: it finds out by itself what is left to do (docs/operations.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -35,6 +36,7 @@ from pipelines.stage import bring_up_to_date, stage_order
 from pipelines.tables import FIGURES, markdown_table, read_scores, score_row
 
 _T = TypeVar("_T")
+_NUM_PICTURES = 4
 
 # A worker loads this file as a script, for which Prefect puts the file's folder first in sys.path: the stage deploy.py
 # would hide the package `deploy` there.
@@ -76,6 +78,8 @@ def reproduce(root: Path | str | None = None) -> dict[str, bool]:
         [{"stage": stage, "outcome": outcome(did_run)} for stage, did_run in ran.items()], key="stages"
     )
     create_markdown_artifact(summary(root), key="scores")
+    if shown := worst_misses(root):
+        create_markdown_artifact(shown, key="misses")
     return ran
 
 
@@ -193,6 +197,16 @@ def summary(root: Path) -> str:
         run_id = json.loads((root / TRAINED / "run.json").read_text(encoding="utf-8"))["run_id"]
         links.append(f"- MLflow run: {run_link(root, run_id)}")
     return "\n".join(["# Scores", "", table, "", *links])
+
+
+def worst_misses(root: Path) -> str:
+    """Return the pictures of the worst misses as Markdown that holds them itself; "" where there are none."""
+    paths = sorted((root / EVALUATED / "pictures").glob("*.jpg"))[:_NUM_PICTURES]
+    pictures = [
+        f"![{path.stem}](data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()})"
+        for path in paths
+    ]
+    return "\n\n".join(["# Worst misses", *pictures]) if pictures else ""
 
 
 def run_link(root: Path, run_id: str | None) -> str:

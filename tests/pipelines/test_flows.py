@@ -82,12 +82,17 @@ def test_the_artifacts_show_stages_and_scores(toy: Path) -> None:
     scores = toy / "artifacts" / "evaluated" / "metrics.json"
     scores.parent.mkdir(parents=True)
     scores.write_text('{"voc07": {"AP50": 0.75}}')
+    (scores.parent / "pictures").mkdir()
+    for number in range(6):
+        (scores.parent / "pictures" / f"0{number}_missed_a_000007.jpg").write_bytes(b"\xff\xd8 a picture")
     reproduce(toy)
 
     with get_client(sync_client=True) as client:
         artifacts = sorted(client.read_artifacts(), key=lambda artifact: artifact.created)
     newest = {artifact.key: str(artifact.data) for artifact in artifacts}
     assert "0.750" in newest["scores"]
+    assert newest["misses"].count("](data:image/jpeg;base64,/9gg") == 4
+    assert "04_missed" not in newest["misses"]
     assert '"outcome": "ran"' in newest["stages"]
 
 
