@@ -14,8 +14,8 @@ from typing import Any
 
 from lstfe.errors import UserError
 from pipelines.environment import default_settings
+from pipelines.mlflow_store import Store, require_listener
 from pipelines.tracked_model import FOLDER
-from pipelines.tracking import Store, require_listener
 
 MODEL = "lstfe"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
