@@ -74,7 +74,7 @@ def expanded_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     options.log_severity_level = 3
     if any(value.data_type == onnx.TensorProto.FLOAT8E4M3FN for value in model.graph.initializer):
-        # Beyond these, ONNX Runtime 1.30 fuses fp8's pairs as if they were int8's, and the results are wrong.
+        # Beyond these, ONNX Runtime 1.32 fuses fp8's pairs as if they were int8's, and the results are wrong.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return onnxruntime.InferenceSession(
         expand_operators(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
