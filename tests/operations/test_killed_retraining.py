@@ -82,6 +82,12 @@ def _kill_worker_and_run(servers: Servers, run: str) -> None:
         process.kill()
 
 
+@pytest.mark.parametrize("deployment", ["evaluate_champion/weekly", "check_data/hourly"])
+def test_undisturbed_the_other_schedules_run_through(servers: Servers, deployment: str) -> None:
+    end = servers.wait_for_end(servers.start_run(deployment), seconds=_LONG)
+    assert end["state_type"] == "COMPLETED", end["state"]
+
+
 @pytest.mark.parametrize(
     "disturb",
     [_kill_prefect, _kill_mlflow, _kill_worker, _kill_worker_and_run],
