@@ -3,7 +3,8 @@
 Streams a moving texture through the preset `small` with ResNet-101 (random weights: speed needs no training) in
 PyTorch as it is, in PyTorch compiled with CUDA graphs, and in TensorRT where it is installed; writes
 gpu-streaming.json with frames/s, latencies and what memory does over 10,000 frames. Without a GPU it says so and
-measures nothing; `--rehearse` goes through all of it on the CPU with a tiny network and writes times that are null.
+measures nothing; `--rehearse` goes through all of it on the CPU with a tiny network and writes times that are null,
+`--memory FRAMES` watches that network's memory on the CPU over so many frames and writes cpu-memory.json.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from benchmarks.clips import describe_machine
 from benchmarks.gpu import describe_gpu, write_report
 from deploy.benchmark import moving_texture
 from deploy.bundle import Bundle, StreamDetector, write_bundle
@@ -59,8 +62,6 @@ class Sizes:
 
 FULL = Sizes((600, 800), 500, 10_000)
 REHEARSAL = Sizes((64, 96), 4, 8)
-
-
 TABLES = ("times", "memory", "goals")
 
 
@@ -71,9 +72,13 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="folder of the JSON file")
     parser.add_argument("--rehearse", action="store_true", help="run on the CPU and time nothing")
+    parser.add_argument("--memory", type=int, metavar="FRAMES", help="watch the memory on the CPU instead")
     given = parser.parse_args()
     try:
-        written = rehearse(given.out) if given.rehearse else measure(given.out)
+        if given.memory is not None:
+            written = watch_on_the_cpu(given.out, given.memory)
+        else:
+            written = rehearse(given.out) if given.rehearse else measure(given.out)
     except StreamingError as error:
         parser.exit(2, f"error: {error}\n")
     print(f"written: {written}")
@@ -95,6 +100,19 @@ def rehearse(out: Path) -> Path:
     return write_report(
         out / "rehearsal-streaming.json", {"machine": "no GPU: a rehearsal", **report}, TABLES
     )
+
+
+def watch_on_the_cpu(out: Path, num_frames: int) -> Path:
+    """Watch the memory of one stream on the CPU, in ONNX Runtime and in PyTorch, over that many frames."""
+    config, sizes = rehearsal_config(), replace(REHEARSAL, num_long=num_frames)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = random_bundle(config, Path(folder))
+        rows = [
+            watch_memory(name, partial(bundle.detector, backend), sizes, config)
+            for name, backend in (("ONNX Runtime", "onnx"), ("PyTorch", "torch"))
+        ]
+    machine = describe_machine("torch", "onnxruntime")
+    return write_report(out / "cpu-memory.json", {"machine": machine, "memory": rows}, ("memory",))
 
 
 def full_config() -> Config:

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.streaming import StreamingError, copied, full_config, goals, measure, rehearse
+from benchmarks.streaming import (
+    StreamingError,
+    copied,
+    full_config,
+    goals,
+    measure,
+    rehearse,
+    watch_on_the_cpu,
+)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU, and the benchmark would run")
@@ -28,6 +36,16 @@ def test_a_rehearsal_runs_every_way_and_has_no_times(tmp_path: Path) -> None:
     assert {row["frames/s"] for row in report["times"]} == {None}
     assert {row["met"] for row in report["goals"]} == {None}
     assert report["memory"][0]["frames"] == 8
+
+
+@pytest.mark.slow
+def test_memory_is_watched_without_a_gpu(tmp_path: Path) -> None:
+    report = json.loads(watch_on_the_cpu(tmp_path, 20).read_text())
+    assert [(row["what"], row["frames"]) for row in report["memory"]] == [
+        ("ONNX Runtime", 20),
+        ("PyTorch", 20),
+    ]
+    assert all(row["host MiB after a tenth"] > 50 for row in report["memory"])
 
 
 def test_goals_are_met_by_what_was_measured() -> None:
