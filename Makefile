@@ -17,7 +17,7 @@ help:
 	@echo "make test-rest the other tests: killed trainings, the service, the CUDA plugin on the CPU, benchmarks"
 	@echo "make test-operations  real servers: a month of retraining in minutes, and kills of each of them"
 	@echo "make check     ruff, mypy, codespell"
-	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
+	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test-rest tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
 	@echo "make gpu-check the plugin's kernels and whole streams on this machine's GPU: right, and how fast"
 	@echo "make clean     remove the environment and caches; data, models and runs stay"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from pipelines.operations_config import load_operations
 from pipelines.paths import EVALUATED, PARAMS, RAW, TRAINED, find_project
 from pipelines.stage import bring_up_to_date, stage_order
 from pipelines.tables import FIGURES, markdown_table, read_scores, score_row
+from pipelines.trained import RUN, read_json
 
 _T = TypeVar("_T")
 _NUM_PICTURES = 4
@@ -194,8 +194,7 @@ def summary(root: Path) -> str:
     places = {"scores, curves, pictures": EVALUATED, "trained model": TRAINED}
     links = [f"- {name}: [{path}]({(root / path).as_uri()})" for name, path in places.items()]
     with contextlib.suppress(OSError, ValueError, KeyError):  # a data set that is not trained on yet
-        run_id = json.loads((root / TRAINED / "run.json").read_text(encoding="utf-8"))["run_id"]
-        links.append(f"- MLflow run: {run_link(root, run_id)}")
+        links.append(f"- MLflow run: {run_link(root, read_json(root / RUN)['run_id'])}")
     return "\n".join(["# Scores", "", table, "", *links])
 
 

@@ -24,7 +24,7 @@ from pipelines.identity import files_md5, lock_md5, origin_tags
 from pipelines.journal import Entry, Journal, read_journal
 from pipelines.mlflow_store import Action, Store
 from pipelines.tracked_model import ModelFiles, log_model
-from pipelines.trained import WEIGHTS
+from pipelines.trained import WEIGHTS, read_json
 
 SWEEP = "LSTFE_SWEEP"
 """Environment variable: the name of the sweep that a training belongs to; its run is then nested below the sweep's."""
@@ -313,7 +313,8 @@ def _restored(client: Any, experiment_id: str, trained: Path, record: Mapping[st
 def _complete(client: Any, run_id: str, trained: Path) -> None:
     """Send a training's metrics and result where the run lacks the last of them: all are sent in their order."""
     entries = read_journal(trained / JOURNAL_FILE)
-    for name in list(entries[-1])[-1:] if entries else ():
+    if entries:
+        *_, name = entries[-1]
         points = client.get_metric_history(run_id, _METRIC_CHARACTERS.sub("_", name))
         if entries[-1]["iteration"] not in {point.step for point in points}:
             _log_entries(client, run_id, entries)  # points that are there stay as they are
@@ -324,7 +325,7 @@ def _complete(client: Any, run_id: str, trained: Path) -> None:
 
 def result_tags(trained: Path) -> dict[str, str]:
     """Return what a run is tagged with once its training has ended: the machine, and the hash of the weights."""
-    record = json.loads(trained.joinpath(RUN_FILE).read_text(encoding="utf-8"))
+    record = read_json(trained / RUN_FILE)
     machine = {f"machine.{name}": str(value) for name, value in record.get("machine", {}).items()}
     return machine | {_WEIGHTS_TAG: files_md5([trained / WEIGHTS.name])}
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -197,6 +197,9 @@ class Operated(Servers):
         assert outdated_stages(self.root) == []
 
 
+_Kind = TypeVar("_Kind", bound=Servers)
+
+
 @contextlib.contextmanager
 def clean_environment(root: Path) -> Iterator[pytest.MonkeyPatch]:
     """Take away what the machine sets for these tools, with `root` as the current folder; undone after the block."""
@@ -210,10 +213,20 @@ def clean_environment(root: Path) -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def free_settings() -> OpsSettings:
-    """Return settings of servers on free ports."""
+@contextlib.contextmanager
+def running(kind: type[_Kind], root: Path, *, code: Path) -> Iterator[_Kind]:
+    """Let a project's servers run on free ports with its flows registered; `code` is where these import from."""
     prefect, mlflow, worker = free_ports(3)
-    return OpsSettings(prefect_port=prefect, mlflow_port=mlflow, worker_port=worker)
+    settings = OpsSettings(prefect_port=prefect, mlflow_port=mlflow, worker_port=worker)
+    with clean_environment(root) as patch:
+        patch.setenv("PYTHONPATH", str(code))
+        project = kind(root, settings)
+        try:
+            project.up()
+            register(root)
+            yield project
+        finally:
+            down(root)
 
 
 @pytest.fixture(scope="module")
@@ -234,12 +247,5 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     for name in (".dvcignore", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
-    with clean_environment(root) as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        project = Operated(root, free_settings())
-        try:
-            project.up()
-            register(root)
-            yield project
-        finally:
-            down(root)
+    with running(Operated, root, code=ROOT) as project:
+        yield project

@@ -13,16 +13,14 @@ from deploy.bundle import open_bundle
 from pipelines import isolated_tree
 from pipelines.model_versions import ModelVersions
 from pipelines.registry import history, read_champion
-from pipelines.servers.control import down
 from pipelines.servers.lost_runs import RUN_VARIABLE
 from pipelines.servers.processes import with_variable
-from pipelines.servers.schedule import register
 from pipelines.stage import outdated_stages
 from pipelines.tracking import RUN_FILE
 
 from ..project_copy import git
 from . import small_project
-from .conftest import Servers, clean_environment, free_settings, wait_for
+from .conftest import Servers, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -42,22 +40,10 @@ _CHANGES = {
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A small project with its servers up and a first champion."""
     root = small_project.make_project(tmp_path_factory.mktemp("retrained").resolve() / "project", _CHANGES)
-    with clean_environment(root) as patch:
-        patch.setenv("PYTHONPATH", str(root))
-        project = Servers(root, free_settings())
-        try:
-            project.up()
-            register(root)
-            run = project.start_run("retrain/nightly")
-            assert project.wait_for_end(run, seconds=_LONG)["state_name"] == "Promoted"
-            yield project
-        finally:
-            down(root)
-
-
-def _flow_processes(run: str) -> list[psutil.Process]:
-    """Return the processes of a flow run, its stages among them."""
-    return list(with_variable(RUN_VARIABLE, run))
+    with running(Servers, root, code=root) as project:
+        run = project.start_run("retrain/nightly")
+        assert project.wait_for_end(run, seconds=_LONG)["state_name"] == "Promoted"
+        yield project
 
 
 def _checkpoints(root: Path) -> list[Path]:
@@ -78,7 +64,7 @@ def _kill_worker(servers: Servers, run: str) -> None:
 
 def _kill_worker_and_run(servers: Servers, run: str) -> None:
     worker = psutil.Process(servers.program("worker").pid)
-    for process in (worker, *_flow_processes(run)):
+    for process in (worker, *with_variable(RUN_VARIABLE, run)):
         process.kill()
 
 
@@ -111,7 +97,7 @@ def test_a_killed_retraining_is_reported_and_the_next_one_goes_on_with_its_train
     run = _start_training(servers, "alone")
     champion = read_champion(servers.root)
 
-    for process in _flow_processes(run):
+    for process in with_variable(RUN_VARIABLE, run):
         process.kill()
 
     assert servers.wait_for_end(run)["state_type"] == "CRASHED"
