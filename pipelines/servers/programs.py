@@ -85,6 +85,8 @@ def prefect_server(base: Mapping[str, str], port: int) -> Program:
             **base,
             # By default in memory: a server that was restarted would end running flows at their next renewal.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            # Its pages would ask the default port.
+            "PREFECT_SERVER_UI_API_URL": f"{address}/api",
         },
         port=port,
         address=address,
