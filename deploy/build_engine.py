@@ -209,6 +209,7 @@ class EngineBuild:
             reason = " ".join((faults or [self.tensorrt.last_error()])[0].split())
             raise EngineError(f"graph {name}: TensorRT {self.tensorrt.version} does not read it: {reason}")
         config = self._builder.create_builder_config()
+        self._leave_out_cublas(config)
         self._set_precision(config, name)
         if self.tensorrt.major < 10 and self.precision != "fp32":
             self._keep_single_precision(network)
@@ -228,6 +229,18 @@ class EngineBuild:
         flags = self.tensorrt.module.NetworkDefinitionCreationFlag
         wanted = "STRONGLY_TYPED" if self.tensorrt.major >= 10 else "EXPLICIT_BATCH"
         return 1 << int(getattr(flags, wanted))
+
+    def _leave_out_cublas(self, config: Any) -> None:
+        """Let 8.5 do without cuBLAS and cuDNN, as 8.6 and newer do by themselves: engines then need neither."""
+        trt = self.tensorrt.module
+        name = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
+        if self.tensorrt.major >= 10 or not hasattr(trt.PreviewFeature, name):
+            return
+        config.set_preview_feature(getattr(trt.PreviewFeature, name), True)
+        sources = config.get_tactic_sources()
+        for source in (trt.TacticSource.CUBLAS, trt.TacticSource.CUBLAS_LT, trt.TacticSource.CUDNN):
+            sources &= ~(1 << int(source))
+        config.set_tactic_sources(sources)
 
     def _set_precision(self, config: Any, name: str) -> None:
         flags = self.tensorrt.module.BuilderFlag

@@ -86,11 +86,9 @@ class Engines:
     @property
     def scratch_bytes(self) -> int:
         """Memory that the hungriest engine computes in."""
-        attribute = "device_memory_size_v2" if self.tensorrt.major >= 10 else "device_memory_size"
-        return max(
-            int(getattr(engine, attribute, None) or engine.device_memory_size)
-            for engine in self._engines.values()
-        )
+        # 11 has no `device_memory_size` any more, 8.5 to 10.0 no `_v2` yet.
+        attribute = "device_memory_size" + ("_v2" if hasattr(self["backbone"], "device_memory_size_v2") else "")
+        return max(int(getattr(engine, attribute)) for engine in self._engines.values())
 
     def new_context(self, name: str) -> Any:
         """Return an execution context without memory of its own; raises EngineError."""

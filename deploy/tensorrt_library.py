@@ -25,6 +25,8 @@ class TensorRT:
         self._errors: deque[str] = deque(maxlen=8)
         self._plugins: set[Path] = set()
         self.logger = self._make_logger()
+        # TensorRT's own plugins: RoIAlign is one of them, and engines that have it load in no process without.
+        module.init_libnvinfer_plugins(self.logger, "")
 
     def _make_logger(self) -> Any:
         module, errors = self.module, self._errors

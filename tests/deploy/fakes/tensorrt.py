@@ -96,6 +96,17 @@ if _MAJOR >= 10:
         USER_MANAGED = 2
 
 
+if _MAJOR < 10:
+    PreviewFeature = enum.IntEnum(
+        "PreviewFeature",
+        {"FASTER_DYNAMIC_SHAPES_0805": 0, "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805": 1},
+    )
+    TacticSource = enum.IntEnum(
+        "TacticSource",
+        {"CUBLAS": 0, "CUBLAS_LT": 1, "CUDNN": 2, "EDGE_MASK_CONVOLUTIONS": 3, "JIT_CONVOLUTIONS": 4},
+    )
+
+
 class LayerType(enum.Enum):
     CONSTANT = 0
     SHAPE = 1
@@ -110,6 +121,8 @@ class _Registry:
 
     def __init__(self) -> None:
         self.operators: set[str] = set()
+
+        self.has_own_plugins = False
 
     def add(self, path: str) -> object | None:
         found = {name for name in Path(path).read_text("latin1").split() if name.startswith("Lstfe")}
@@ -140,6 +153,12 @@ _registry = _Registry()
 
 def get_plugin_registry() -> _Registry:
     return _registry
+
+
+def init_libnvinfer_plugins(logger: ILogger, namespace: str) -> bool:
+    """Register TensorRT's own plugins; its parser does this by itself, deserialising an engine does not."""
+    _registry.has_own_plugins = True
+    return True
 
 
 def _unknown_operator(model: onnx.ModelProto) -> str | None:
@@ -219,12 +238,32 @@ class _BuilderConfig:
     def __init__(self) -> None:
         self.profiles: list[_Profile] = []
         self.flags: set[Any] = {BuilderFlag.TF32}
+        self.tactic_sources = 0b11111
+        self.preview_features: set[Any] = set()
 
     def set_flag(self, flag: Any) -> None:
         self.flags.add(flag)
 
     def clear_flag(self, flag: Any) -> None:
         self.flags.discard(flag)
+
+    if _MAJOR < 10:
+
+        def set_preview_feature(self, feature: Any, enable: bool) -> None:
+            self.preview_features |= {feature} if enable else set()
+
+        def get_tactic_sources(self) -> int:
+            return self.tactic_sources
+
+        def set_tactic_sources(self, tactic_sources: int) -> bool:
+            self.tactic_sources = tactic_sources
+            return True
+
+        @property
+        def wants_cublas(self) -> bool:
+            sources = (TacticSource.CUBLAS, TacticSource.CUBLAS_LT, TacticSource.CUDNN)
+            without = PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805 in self.preview_features
+            return not without or any(self.tactic_sources >> source & 1 for source in sources)
 
     def add_optimization_profile(self, profile: _Profile) -> int:
         self.profiles.append(profile)
@@ -264,6 +303,9 @@ class Builder:
                     _complain(self._logger, f"{tensor.name}: profile {bounds} is not ascending")
                     return None
             shapes[tensor.name] = bounds
+        if _MAJOR < 10 and config.wants_cublas:
+            _complain(self._logger, "Unable to load library: libcublas.so.11")
+            return None
         from deploy.operators import expand_operators
 
         operators = sorted({node.op_type for node in network.model.graph.node if node.domain == "lstfe"})
@@ -296,6 +338,9 @@ class Runtime:
         if unknown := next((name for name in header["operators"] if name not in _registry.operators), None):
             _complain(self._logger, f"Cannot find plugin: {unknown}, version: 1, namespace: lstfe")
             return None
+        if not _registry.has_own_plugins and any(node.op_type == "RoiAlign" for node in model.graph.node):
+            _complain(self._logger, "Cannot find plugin: ROIAlign_TRT, version: 1, namespace:")
+            return None
         return _Engine(model, header["profiles"], self._logger)
 
 
@@ -323,10 +368,13 @@ class _Engine:
         assert profile_index == 0
         return [tuple(bound) for bound in self.profiles[name]]
 
+    def _memory_size(self) -> int:
+        return 4096 if len(self.model.graph.node) > 3 else 0
+
     if _VERSION >= (10, 1):
-        device_memory_size_v2 = 4096
+        device_memory_size_v2 = property(_memory_size)
     if _MAJOR < 11:
-        device_memory_size = 4096
+        device_memory_size = property(_memory_size)
     if _MAJOR >= 10:
 
         def create_execution_context(
