@@ -268,13 +268,19 @@ class EngineBuild:
                     layer.set_output_type(out, trt.float32)
 
     def _add_profile(self, config: Any, network: Any, name: str, profiles: dict[str, Bounds]) -> None:
+        """Give inputs their sizes: fixed ones where the frames leave no choice, which TensorRT knows most about."""
         profile = self._builder.create_optimization_profile()
-        inputs = [network.get_input(place) for place in range(network.num_inputs)]
-        free = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
-        for tensor in free:
+        is_used = False
+        for tensor in [network.get_input(place) for place in range(network.num_inputs)]:
+            if -1 not in tuple(tensor.shape):
+                continue
             bounds = bounds_of(tensor.name, tuple(tensor.shape), profiles)
-            profile.set_shape(tensor.name, bounds.least, bounds.tuned, bounds.most)
-        if free and config.add_optimization_profile(profile) < 0:
+            if bounds.least == bounds.most:
+                tensor.shape = bounds.most
+            else:
+                profile.set_shape(tensor.name, bounds.least, bounds.tuned, bounds.most)
+                is_used = True
+        if is_used and config.add_optimization_profile(profile) < 0:
             raise EngineError(f"graph {name}: TensorRT refuses its profile: {self.tensorrt.last_error()}")
 
     def _use_timing_cache(self, config: Any) -> Any:

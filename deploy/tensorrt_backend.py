@@ -87,7 +87,8 @@ class Engines:
     def scratch_bytes(self) -> int:
         """Memory that the hungriest engine computes in."""
         # 11 has no `device_memory_size` any more, 8.5 to 10.0 no `_v2` yet.
-        attribute = "device_memory_size" + ("_v2" if hasattr(self["backbone"], "device_memory_size_v2") else "")
+        names = ("device_memory_size_v2", "device_memory_size")
+        attribute = next(name for name in names if hasattr(self["backbone"], name))
         return max(int(getattr(engine, attribute)) for engine in self._engines.values())
 
     def new_context(self, name: str) -> Any:

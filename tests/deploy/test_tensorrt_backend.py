@@ -269,6 +269,17 @@ def test_engines_of_several_sizes_take_what_lies_between(
 # ---------------------------------------------------------------------------------------------- building
 
 
+def test_engines_of_one_frame_size_have_fixed_shapes_but_for_the_number_of_boxes(built: Built) -> None:
+    opened = open_engines(built.bundle)
+    free = {
+        (name, tensor)
+        for name, tensors in opened.inputs.items()
+        for tensor in tensors
+        if -1 in opened[name].get_tensor_shape(tensor)
+    }
+    assert free == {("roi", "boxes")}
+
+
 def test_engines_leave_the_bundle_as_it_was_and_say_what_they_are(built: Built) -> None:
     manifest = read_engine_manifest(built.engines_dir)
     assert built.engines_dir.name == "fp32-trt10.13.2.6-sm90-host-gpu"

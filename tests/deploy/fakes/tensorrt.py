@@ -181,17 +181,22 @@ class _Network:
     def __init__(self, flags: int) -> None:
         self.flags = flags
         self.model: onnx.ModelProto | None = None
+        self.inputs: list[_Tensor] = []
+
+    def read(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.inputs = [_Tensor(value) for value in model.graph.input]
 
     @property
     def num_inputs(self) -> int:
-        return len(self.model.graph.input)
+        return len(self.inputs)
 
     @property
     def num_layers(self) -> int:
         return 0
 
     def get_input(self, index: int) -> _Tensor:
-        return _Tensor(self.model.graph.input[index])
+        return self.inputs[index]
 
     def get_layer(self, index: int) -> Any:
         raise IndexError(index)
@@ -214,7 +219,7 @@ class OnnxParser:
         if unknown := _unknown_operator(proto):
             self._faults.append(f"No importer registered for op: {unknown}")
             return False
-        self._network.model = proto
+        self._network.read(proto)
         return True
 
 
@@ -303,6 +308,10 @@ class Builder:
                     _complain(self._logger, f"{tensor.name}: profile {bounds} is not ascending")
                     return None
             shapes[tensor.name] = bounds
+            sizes = network.model.graph.input[index].type.tensor_type.shape.dim
+            for size, fixed in zip(sizes, tensor.shape, strict=True):
+                if fixed >= 0:
+                    size.dim_value = fixed
         if _MAJOR < 10 and config.wants_cublas:
             _complain(self._logger, "Unable to load library: libcublas.so.11")
             return None
