@@ -13,7 +13,7 @@ import pytest
 
 FAKES = Path(__file__).with_name("fakes")
 OPERATORS = "LstfeDeformConv2d LstfeSampledSum LstfeProposals"
-_NAMES = ("tensorrt", "pycuda", "pycuda.driver")
+_PACKAGES = ("tensorrt", "pycuda")
 
 
 def _forget() -> None:
@@ -23,6 +23,10 @@ def _forget() -> None:
 
     deploy.tensorrt_backend._shared.clear()
     deploy.cuda.open_cuda.cache_clear()
+
+
+def _loaded() -> list[str]:
+    return [name for name in sys.modules if name.split(".")[0] in _PACKAGES]
 
 
 @contextmanager
@@ -35,8 +39,8 @@ def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FAKES))
         patch.setenv("LSTFE_FAKE_TENSORRT", version)
-        for name in _NAMES:
-            patch.delitem(sys.modules, name, raising=False)
+        for name in _loaded():
+            patch.delitem(sys.modules, name)
         import pycuda.driver as driver
 
         library = driver.DriverLibrary()
@@ -49,8 +53,8 @@ def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
         _forget()
         yield driver
         _forget()
-        for name in _NAMES:
-            sys.modules.pop(name, None)
+        for name in _loaded():
+            del sys.modules[name]
 
 
 def copying_writer(family: Path) -> Any:
