@@ -14,7 +14,7 @@ help:
 	@echo "make demo      raw video to deployed detections, on the embedded data set"
 	@echo "make compare   the same budget for the single-frame comparator, and both in one table"
 	@echo "make test      the test suite"
-	@echo "make test-rest the other tests: killed trainings, the service, the CUDA plugin on the CPU, benchmarks"
+	@echo "make test-rest the other tests: killed trainings, the service"
 	@echo "make test-operations  real servers: a month of retraining in minutes, and kills of each of them"
 	@echo "make check     ruff, mypy, codespell"
 	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test-rest tries a few"
@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m pipelines.cli demo
 
 # What takes minutes by itself is a target of its own; .ci/run runs all but the operations, which need a quiet machine.
-REST := tests/faults tests/deploy/plugin tests/deploy/service tests/benchmarks
+REST := tests/faults tests/deploy/service
 OPERATIONS := tests/operations
 
 # Two processes, a thread each: what one exports once for all of its tests, the other exports too.
