@@ -116,7 +116,11 @@ def test_without_git_or_a_commit_there_is_nothing_to_start_from(project: Path, t
 
 
 def test_processes_that_a_killed_retraining_left_at_work_are_ended_and_no_others(tmp_path: Path) -> None:
-    code = "import time; print('up', flush=True); time.sleep(60)"
+    # Who runs the tests in the background of a shell has SIGINT ignored, and with it all that they start.
+    code = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "print('up', flush=True); time.sleep(60)"
+    )
     marks = [str(tmp_path.resolve()), str(tmp_path / "another project"), ""]
     children = [
         subprocess.Popen(
