@@ -115,6 +115,10 @@ class StreamSchedule:
         self._pushed = 0
         self._next = 0
         self._reservoir = Reservoir(config.num_candidates, config.seed)
+        # How far back of the current frame its window goes; every remembered frame is asked about every frame.
+        aligned = alignment_gaps(config)
+        self._alignment_reach = min(aligned) if aligned else None
+        self._reach = min((0, *aligned, *relation_gaps(config)))
         self.pool: tuple[int, ...] | None = None
         """The fixed candidates of the whole video, or None where they come from the past."""
         if config.long_term_source == "video" and num_frames is not None:
@@ -140,20 +144,17 @@ class StreamSchedule:
 
     def needed(self, frame_index: int) -> bool:
         """Say whether a frame may still be part of a later window."""
-        gaps = (0, *alignment_gaps(self._config), *relation_gaps(self._config))
         candidates = self._reservoir.frames if self.pool is None else self.pool
-        return frame_index in candidates or self._is_reached(frame_index, gaps)
+        return frame_index in candidates or self._is_reached(frame_index, self._reach)
 
     def needed_for_alignment(self, frame_index: int) -> bool:
         """Say whether a frame may still be aligned onto the current frame of a later window."""
-        return self._is_reached(frame_index, alignment_gaps(self._config))
+        return self._alignment_reach is not None and self._is_reached(frame_index, self._alignment_reach)
 
-    def _is_reached(self, frame_index: int, gaps: tuple[int, ...]) -> bool:
-        """Say whether a later window may reach a frame by one of `gaps`."""
-        if not gaps:
-            return False
+    def _is_reached(self, frame_index: int, reach: int) -> bool:
+        """Say whether a later window may reach a frame, `reach` being the gap of its earliest frame."""
         # The last frame stands in for all that lie beyond the end.
-        return frame_index >= self._next + min(gaps) or frame_index == self._pushed - 1
+        return frame_index >= self._next + reach or frame_index == self._pushed - 1
 
     def _ready(self, end: int) -> list[Window]:
         windows = []
