@@ -129,6 +129,8 @@ def write_report(path: Path, report: Mapping[str, Any], tables: Sequence[str]) -
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name in tables:
         rows: list[dict[str, Any]] = report[name]
+        if not rows:
+            continue
         cells = [[_cell(value) for value in row.values()] for row in rows]
         print(f"\n{name}\n{text_table(tuple(rows[0]), cells)}")
     return path

@@ -29,6 +29,8 @@ from benchmarks.gpu import describe_gpu, write_report
 from deploy.benchmark import moving_texture
 from deploy.bundle import Bundle, StreamDetector, write_bundle
 from deploy.export_onnx import export_graphs
+from deploy.graph_times import time_graphs
+from deploy.runtime import StreamRuntime
 from deploy.tensorrt_graphs import load_network
 from lstfe.config import Config, InferenceConfig, ModelConfig
 from lstfe.errors import UserError
@@ -40,6 +42,9 @@ from lstfe.training.checkpoint import save_weights
 
 Row = dict[str, Any]
 LABEL_NAMES = ("drone",)
+ENGINES = "TensorRT fp16"
+NUM_TIMED = 100
+"""Frames over which its graphs are timed one by one."""
 # Parts of the model that a frame passes, in order; each becomes one CUDA graph.
 COMPILED = ("extract", "describe", "enhance_prepared", "embed", "relate")
 MEASURED = "time of one push in steady state; each way in turn in one process, in the order of the rows"
@@ -62,7 +67,7 @@ class Sizes:
 
 FULL = Sizes((600, 800), 500, 10_000)
 REHEARSAL = Sizes((64, 96), 4, 8)
-TABLES = ("times", "memory", "goals")
+TABLES = ("times", "graphs", "memory", "goals")
 
 
 def main() -> None:
@@ -156,14 +161,23 @@ def results(config: Config, sizes: Sizes, *, is_timed: bool) -> Row:
     """Return all of the report but the machine."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = random_bundle(config, Path(folder))
-        rows, last = [], None
+        rows: list[Row] = []
+        graphs: list[Row] = []
+        last = None
         for name, prepare in ways(bundle, sizes, is_timed=is_timed).items():
             row, runs = measured_way(name, prepare, sizes, config, is_timed=is_timed)
             rows.append(row)
             last = (name, prepare) if runs else last
+            graphs += graph_rows(prepare(), sizes, config) if runs and is_timed and name == ENGINES else []
         assert last is not None, "PyTorch always runs"
         memory = watch_memory(*last, sizes, config)
-    return {"method": MEASURED, "times": rows, "memory": [memory], "goals": goals(rows, memory)}
+    return {
+        "method": MEASURED,
+        "times": rows,
+        "graphs": graphs,
+        "memory": [memory],
+        "goals": goals(rows, memory),
+    }
 
 
 def random_bundle(config: Config, folder: Path) -> Bundle:
@@ -204,7 +218,7 @@ def ways(bundle: Bundle, sizes: Sizes, *, is_timed: bool) -> dict[str, Prepare]:
             build_engines(bundle, precision="fp16", frame_sizes=[sizes.frame_size])
         return bundle.detector("tensorrt")
 
-    return {"PyTorch": eager, "PyTorch, compiled, CUDA graphs": compiled, "TensorRT fp16": engines}
+    return {"PyTorch": eager, "PyTorch, compiled, CUDA graphs": compiled, ENGINES: engines}
 
 
 def with_cuda_graphs(function: Callable[..., Any], *, is_compiled: bool) -> Callable[..., Any]:
@@ -272,6 +286,22 @@ def stream(
     return latencies
 
 
+def graph_rows(detector: StreamDetector, sizes: Sizes, config: Config) -> list[Row]:
+    """Return what a frame spends in each graph of a detector that has graphs."""
+    assert isinstance(detector, StreamRuntime)
+    reach = config.inference.lookahead + config.inference.relation_range + 2
+    frames = islice(cycle(moving_texture(32, sizes.frame_size)), reach + NUM_TIMED)
+    return [
+        {
+            "graph": graph.name,
+            "ms a run": graph.ms,
+            "runs a frame": graph.runs_per_frame,
+            "ms a frame": graph.ms_per_frame,
+        }
+        for graph in time_graphs(detector, frames, warm_up=reach)
+    ]
+
+
 def watch_memory(name: str, prepare: Prepare, sizes: Sizes, config: Config) -> Row:
     """Stream many frames and compare memory after a tenth of them with memory at the end."""
     used: dict[int, tuple[float, float | None]] = {}
@@ -305,7 +335,7 @@ def _device_mib() -> float | None:
 def goals(rows: list[Row], memory: Row) -> list[Row]:
     """Compare what was measured with what was aimed at; a goal without a measurement has no answer."""
     by_what = {row["what"]: row for row in rows}
-    engine, eager = by_what["TensorRT fp16"], by_what["PyTorch"]
+    engine, eager = by_what[ENGINES], by_what["PyTorch"]
     speed, base = engine["frames/s"], eager["frames/s"]
     gain = speed / base if speed is not None and base is not None else None
     p50, p99 = engine["p50 ms"], engine["p99 ms"]

@@ -24,11 +24,15 @@ from typing import Any
 import numpy as np
 
 from deploy.bundle import Bundle, StreamDetector, open_bundle
+from deploy.graph_times import time_graphs
+from deploy.runtime import StreamRuntime
 from lstfe.errors import UserError
 from lstfe.types import ByteArray
 
 MOST_KEPT = 64
 """Frames of a source that are decoded beforehand; longer runs go round in them."""
+MOST_TIMED = 50
+"""Frames over which the graphs are timed one by one, in a stream of its own."""
 _PACKAGES = ("torch", "onnxruntime", "tensorrt", "pycuda", "numpy")
 
 
@@ -55,6 +59,8 @@ class Measured:
     device_mib: float | None = None
     """GPU memory in use at the end, where there is one."""
     threads: int | None = None
+    graphs: list[dict[str, Any]] | None = None
+    """What a frame spends in each graph, the most expensive first: name, ms, runs_per_frame, ms_per_frame."""
 
 
 def benchmark(
@@ -125,6 +131,7 @@ def measure(bundle: Bundle, backend: str, source: str | None, num_frames: int, s
     processor = time.process_time() - processor
     device_mib = _device_mib(backend)
     detector.finish()
+    host_peak_mib = peak_mib()
     p50, p95, p99 = (float(value) * 1e3 for value in np.percentile(latencies, (50, 95, 99)))
     return Measured(
         backend=backend,
@@ -136,10 +143,28 @@ def measure(bundle: Bundle, backend: str, source: str | None, num_frames: int, s
         frames_per_second=len(latencies) / sum(latencies),
         processor_ms=processor / len(latencies) * 1e3,
         cold_start_s=cold_start_s,
-        host_peak_mib=peak_mib(),
+        host_peak_mib=host_peak_mib,
         device_mib=device_mib,
         threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count(),
+        graphs=_graph_times(bundle, backend, frames, min(num_frames, MOST_TIMED)),
     )
+
+
+def _graph_times(
+    bundle: Bundle, backend: str, frames: Sequence[ByteArray], num_frames: int
+) -> list[dict[str, Any]] | None:
+    """Return what a frame spends in each graph; None for a backend without graphs."""
+    lookahead = bundle.config.inference.lookahead
+    warm_up = 2 * lookahead + 2
+    detector = bundle.detector(backend, warm_up + num_frames)
+    if not isinstance(detector, StreamRuntime):
+        return None
+    detector.prime({index: frames[index % len(frames)] for index in detector.pool or ()})
+    stream = islice(cycle(frames), warm_up + num_frames)
+    return [
+        asdict(graph) | {"ms_per_frame": graph.ms_per_frame}
+        for graph in time_graphs(detector, stream, warm_up=warm_up)
+    ]
 
 
 def _until_first(detector: StreamDetector, stream: Iterator[ByteArray], started: float) -> float:
@@ -248,6 +273,16 @@ def bench_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def graph_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return, for each backend that has graphs, what a frame spends in each of them, as text."""
+    return [
+        (row["backend"], graph["name"], *(f"{graph[figure]:.2f}" for figure in GRAPH_FIGURES))
+        for row in report["backends"]
+        for graph in row["graphs"] or ()
+    ]
+
+
+GRAPH_FIGURES = ("ms", "runs_per_frame", "ms_per_frame")
 FIGURES = (
     "p50_ms",
     "p95_ms",

@@ -86,6 +86,9 @@ class Device(ABC, Generic[B]):
         """Return what must surround all calls of the others."""
         return nullcontext()
 
+    def wait(self) -> None:
+        """Return once all is done that was asked for so far."""
+
     def close(self) -> None:
         """Give all memory back; no call may follow."""
 

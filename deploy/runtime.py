@@ -51,11 +51,12 @@ class StreamRuntime:
         self, graphs: Graphs | Device[Any], config: Config, *, num_frames: int | None = None
     ) -> None:
         """`config` has its method resolved; `num_frames` is the video's length, None for a live stream."""
-        self._device: Device[Any] = graphs if isinstance(graphs, Device) else HostDevice(graphs)
+        self.device: Device[Any] = graphs if isinstance(graphs, Device) else HostDevice(graphs)
+        """Where everything runs; another one around it may take its place before the first frame."""
         self._config = config
         self._sizes = GraphSizes.of(config)
         self._schedule = StreamSchedule(config.inference, num_frames)
-        by_name = {graph.name: graph for graph in graphs_of(config, self._device.form)}
+        by_name = {graph.name: graph for graph in graphs_of(config, self.device.form)}
         self._align_inputs = by_name["align"].inputs[1:] if "align" in by_name else ()
         num_slots = num_frame_slots(config.inference)
         self._frames = Slots(num_slots, "frames")
@@ -80,7 +81,7 @@ class StreamRuntime:
 
     def prime(self, frames: Mapping[int, ByteArray]) -> None:
         """Take the pool's frames, (H, W, 3) uint8 RGB by frame index, before the stream starts."""
-        with self._device.active():
+        with self.device.active():
             for frame_index in sorted(set(self.pool or ()) & frames.keys()):
                 self._remember(frame_index, frames[frame_index])
 
@@ -91,16 +92,16 @@ class StreamRuntime:
         """
         if self._pushed == 0:
             self._schedule.require_pool(self._frames)
-        with self._device.active():
+        with self.device.active():
             self._remember(self._pushed, frame)
             self._pushed += 1
             return self._detect(self._schedule.push())
 
     def finish(self) -> list[FrameDetections]:
         """End the stream and return the detections of the last frames; no frame may follow."""
-        with self._device.active():
+        with self.device.active():
             detections = self._detect(self._schedule.finish())
-            self._device.close()
+            self.device.close()
         return detections
 
     def _remember(self, frame_index: int, frame: ByteArray) -> None:
@@ -112,16 +113,16 @@ class StreamRuntime:
             )
         if frame_index in self._frames:  # a pool frame has passed the backbone already
             return
-        image, image_size = self._device.preprocess(frame)
+        image, image_size = self.device.preprocess(frame)
         if self._frame_size is None:
             self._frame_size = size
             self._upload_sizes(image_size, size)
-        features, *maps, descriptor = self._device.run("backbone", image)
+        features, *maps, descriptor = self.device.run("backbone", image)
         # Features wait as (1, 1, C, h, w), to be lined up with those of other frames.
         shapes = [(1, *features.shape), *(array.shape for array in maps)]
-        self._frames.take(frame_index, self._device, [features, *maps], shapes)
+        self._frames.take(frame_index, self.device, [features, *maps], shapes)
         if self._selects:
-            self._descriptors.take(frame_index, self._device, descriptor)
+            self._descriptors.take(frame_index, self.device, descriptor)
 
     def _upload_sizes(self, image_size: tuple[int, int], original_size: tuple[int, int]) -> None:
         """Bring the sizes of the stream's frames to the device, once."""
@@ -131,7 +132,7 @@ class StreamRuntime:
             ("decode", "original_size"): original_size,
         }
         self._uploaded = {
-            (name, tensor): self._device.upload(name, tensor, np.array(values, np.int64))
+            (name, tensor): self.device.upload(name, tensor, np.array(values, np.int64))
             for (name, tensor), values in wanted.items()
         }
 
@@ -152,7 +153,7 @@ class StreamRuntime:
         for frames in (related, long_term):
             if frames:
                 references += self._lined_up(self._summaries, frames)
-        logits, deltas = self._device.run(
+        logits, deltas = self.device.run(
             "relation", current.features, current.boxes, current.valid, *references
         )
         return self._decode(logits, deltas, current)
@@ -161,35 +162,35 @@ class StreamRuntime:
         features, *maps = self._frames[window.current]
         if not self._align_inputs:
             return Maps(*maps)
-        if self._device.form == "commuted":
+        if self.device.form == "commuted":
             self._keep_support(window.alignment)
         stored = dict(
             zip(("short_term_features",), self._lined_up(self._frames, window.alignment), strict=False)
         )
-        if self._device.form == "commuted":
+        if self.device.form == "commuted":
             names = ("short_term_support_maps", "short_term_offset_response")
             stored |= zip(names, self._lined_up(self._support, window.alignment), strict=True)
         inputs = [stored[name] for name in self._align_inputs]
-        return Maps(*self._device.run("align", self._without_lead(features), *inputs))
+        return Maps(*self.device.run("align", self._without_lead(features), *inputs))
 
     def _keep_support(self, frame_indices: Sequence[int]) -> None:
         """Compute what alignment needs of these frames where it is not there, and drop what no later one needs."""
         self._support.keep(lambda index: index >= min(frame_indices))  # windows only move on
         for index in frame_indices:
             if index not in self._support:
-                arrays = self._device.run("support", self._without_lead(self._frames[index][0]))
+                arrays = self.device.run("support", self._without_lead(self._frames[index][0]))
                 shapes = [(1, *array.shape) for array in arrays]
-                self._support.take(index, self._device, arrays, shapes)
+                self._support.take(index, self.device, arrays, shapes)
 
     def _without_lead(self, features: Stored) -> Stored:
         """Return features as a graph takes those of one frame: (1, 1, C, h, w) -> (1, C, h, w)."""
-        return self._device.reshape(features, features.shape[1:])
+        return self.device.reshape(features, features.shape[1:])
 
     def _summarise(self, maps: Maps, top_k: int) -> Summary:
         image_size = self._uploaded["proposals", "image_size"]
-        found = self._device.run("proposals", maps.objectness, maps.box_deltas, image_size)
-        boxes, valid = (self._device.head(array, top_k) for array in found)
-        (features,) = self._device.run("roi", maps.roi_map, boxes)
+        found = self.device.run("proposals", maps.objectness, maps.box_deltas, image_size)
+        boxes, valid = (self.device.head(array, top_k) for array in found)
+        (features,) = self.device.run("roi", maps.roi_map, boxes)
         return Summary(features, boxes, valid)
 
     def _summarise_frames(self, frame_indices: Sequence[int]) -> None:
@@ -198,7 +199,7 @@ class StreamRuntime:
             if index not in self._summaries:
                 summary = self._summarise(Maps(*self._frames[index][1:]), self._sizes.num_reference_proposals)
                 arrays = [summary.features, summary.boxes, summary.valid]
-                self._summaries.take(index, self._device, arrays, [array.shape for array in arrays])
+                self._summaries.take(index, self.device, arrays, [array.shape for array in arrays])
 
     def _lined_up(self, slots: Slots, frame_indices: Sequence[int]) -> list[list[Stored]]:
         """Return, for each array that the slots hold of a frame, those of several frames."""
@@ -218,9 +219,9 @@ class StreamRuntime:
 
     def _decode(self, logits: Stored, deltas: Stored, current: Summary) -> Detections:
         sizes = [self._uploaded["decode", name] for name in ("image_size", "original_size")]
-        found = self._device.run("decode", logits, deltas, current.boxes, current.valid, *sizes)
+        found = self.device.run("decode", logits, deltas, current.boxes, current.valid, *sizes)
         if not self._results:
-            self._results = [self._device.staging(array) for array in found]
+            self._results = [self.device.staging(array) for array in found]
         for staging, array in zip(self._results, found, strict=True):
             staging.fill(array)
         boxes, scores, labels = (staging.read() for staging in self._results)

@@ -302,9 +302,13 @@ class TensorRTDevice(Device[DeviceArray]):
         """Return page-locked memory."""
         return PageLocked(self._memory, like.shape, like.dtype)
 
+    def wait(self) -> None:
+        """Wait for the stream's work."""
+        self._memory.stream.synchronize()
+
     def close(self) -> None:
         """Wait for the stream's work and free all that is its own."""
-        self._memory.stream.synchronize()
+        self.wait()
         while self._programs:
             self._programs.popitem()[1].close()
         self._resampled = None

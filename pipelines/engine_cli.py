@@ -121,7 +121,7 @@ def bench_bundle(bundle: Path, backends: str, source: str | None, frames: int, o
     """Measure backends side by side, print the table, and write JSON if asked for."""
     import json
 
-    from deploy.benchmark import bench_rows, benchmark
+    from deploy.benchmark import bench_rows, benchmark, graph_rows
     from pipelines.tables import text_table
 
     names = [name.strip() for name in backends.split(",") if name.strip()]
@@ -132,6 +132,8 @@ def bench_bundle(bundle: Path, backends: str, source: str | None, frames: int, o
     report = benchmark(bundle, names, source=source, num_frames=frames)
     header = ("backend", "p50 ms", "p95 ms", "p99 ms", "frames/s", "processor ms", "cold start s")
     print(text_table((*header, "host MiB", "GPU MiB", "could not run because"), bench_rows(report)))
+    if rows := graph_rows(report):
+        print(f"\n{text_table(('backend', 'graph', 'ms a run', 'runs a frame', 'ms a frame'), rows)}")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy.benchmark import FIGURES, bench_rows, benchmark, moving_texture
+from deploy.benchmark import FIGURES, bench_rows, benchmark, graph_rows, moving_texture
 from deploy.bundle import BundleError
 
 
@@ -23,12 +23,15 @@ def test_each_backend_is_measured_in_a_process_of_its_own(report: dict[str, Any]
     assert row["cold_start_s"] > 0.05, "the process and its libraries start, too"
     assert row["host_peak_mib"] > 20
     assert row["device_mib"] is None
+    spent = sum(graph["ms_per_frame"] for graph in row["graphs"])
+    assert 0.2 * row["p50_ms"] < spent < 5 * row["p50_ms"], "a frame is its graphs"
+    assert {name for _, name, *_ in graph_rows(report)} >= {"backbone", "relation", "preprocess"}
 
 
 def test_a_backend_that_cannot_run_has_a_reason_and_no_figures(report: dict[str, Any]) -> None:
     for row in report["backends"][1:]:
         assert row["reason"]
-        assert {row[name] for name in FIGURES} == {None}
+        assert {row[name] for name in (*FIGURES, "graphs")} == {None}
     assert "backend 'nonsense' is not known" in report["backends"][1]["reason"]
     assert "\n" not in report["backends"][2]["reason"]
     assert bench_rows(report)[1][1:-1] == ("-",) * len(FIGURES)

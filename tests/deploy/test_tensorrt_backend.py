@@ -22,6 +22,7 @@ from deploy.build_engine import build_engines
 from deploy.bundle import Bundle, FileStamp, open_bundle, stamp_of
 from deploy.cuda import CudaError
 from deploy.engine_manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
+from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
 from deploy.tensorrt_backend import EngineGraphs, TensorRTDevice, open_engines
 from lstfe.types import ByteArray, FrameDetections
@@ -99,6 +100,15 @@ def test_engines_of_every_api_detect_what_onnx_runtime_detects(
         assert_alike(expected, detect_all(bundle.detector("tensorrt", NUM_FRAMES), frames))
         assert driver.library.num_launched > 0, "graphs are recorded and replayed"
         assert (driver.library.num_executables, driver.gpu.used_bytes) == (0, 0), "all is given back"
+
+
+def test_the_time_of_each_engine_is_that_of_its_work(built: Built, make_frames: Callable[..., Any]) -> None:
+    detector = built.bundle.detector("tensorrt")
+    found = {graph.name: graph.runs_per_frame for graph in time_graphs(detector, make_frames(20), warm_up=12)}
+    assert found == {
+        **dict.fromkeys(("preprocess", "backbone", "support", "align", "relation", "decode"), 1.0),
+        **dict.fromkeys(("proposals", "roi"), 2.0),
+    }
 
 
 def test_without_recordings_the_detections_are_the_same(
