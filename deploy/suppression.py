@@ -13,6 +13,8 @@ from onnxscript import opset19
 from torch import Tensor
 from torchvision.ops import nms
 
+from lstfe.boxes import float32_threshold
+
 # Its own types know ONNX's operators, but not the numbers and lists that they take for constants.
 op: Any = opset19
 
@@ -46,7 +48,7 @@ def suppress_in_onnx(
         boxes,
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
         op.Constant(value_int=max_kept),
-        op.Constant(value_float=iou_threshold),
+        op.Constant(value_float=float32_threshold(iou_threshold)),
         op.Constant(value_float=score_threshold),
     )  # (kept, 3): class, 0, box
     places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)

@@ -19,6 +19,7 @@ from deploy.half_precision import to_half
 from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin
 from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
 from deploy.rewrite import fold_constants, fold_scales, use_int32_borders
+from lstfe.boxes import float32_threshold
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
 from lstfe.model.proposals import LEAST_SIDE_PX, cell_anchors
@@ -108,7 +109,7 @@ def proposals_graph(config: Config, opset: int) -> onnx.ModelProto:
             stride=float(config.model.backbone.feature_stride),
             pre_nms_top_k=proposals.pre_nms_top_k,
             post_nms_top_k=number,
-            nms_iou=float(proposals.nms_iou),
+            nms_iou=float32_threshold(proposals.nms_iou),
             min_size_px=float(max(proposals.min_size_px, LEAST_SIDE_PX)),
             **PLUGIN,
         ),

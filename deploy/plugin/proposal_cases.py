@@ -1,7 +1,7 @@
 """Random maps of a region proposal network, and the model's own answer to them.
 
 Boxes of the model and of the library agree to the last bit on these: numbers are used whose exp PyTorch rounds
-correctly, as the library does, and thresholds that are no greater as float32 than as Python's float.
+correctly, as the library does.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deploy.plugin import library as kernels
 from deploy.plugin.library import PluginError, ProposalParams
+from lstfe.boxes import float32_threshold
 
 
 @dataclass(slots=True)
@@ -51,7 +52,9 @@ class ProposalCall:
         valid of K = `post_nms_top_k` proposals. All tensors are on one device.
         """
         params = ProposalParams(
-            *objectness.shape[1:], stride, *(pre_nms_top_k, post_nms_top_k, nms_iou, min_size_px)
+            *objectness.shape[1:],
+            stride,
+            *(pre_nms_top_k, post_nms_top_k, float32_threshold(nms_iou), min_size_px),
         )
         inputs = [tensor.float().contiguous() for tensor in (objectness, box_deltas, cell_anchors)]
         device = objectness.device

@@ -82,3 +82,16 @@ def test_torch_and_onnx_keep_what_the_slow_reference_keeps(
 def test_classes_do_not_suppress_each_other() -> None:
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0]]]).expand(2, 1, 4)
     assert suppress(boxes, torch.tensor([[0.9], [0.8]]), 0.5, 0.0, 5).all()
+
+
+def test_an_overlap_of_the_threshold_itself_suppresses_as_in_pytorch(
+    onnx_suppression: onnxruntime.InferenceSession,
+) -> None:
+    # An IoU of 2/5: as a float32 it is above the threshold of 0.4, and so is the threshold's own float32.
+    boxes, scores = torch.zeros(2, 30, 4), torch.zeros(2, 30)
+    boxes[0, :2] = torch.tensor([[0.0, 0.0, 1.0, 5.0], [0.0, 3.0, 1.0, 5.0]])
+    scores[0, :2] = torch.tensor([0.9, 0.8])
+    expected = suppress(boxes, scores, 0.4, 0.3, 6)
+    (found,) = onnx_suppression.run(None, {"boxes": boxes.numpy(), "scores": scores.numpy()})
+    assert found.tolist() == expected.tolist()
+    assert int(expected.sum()) == 1

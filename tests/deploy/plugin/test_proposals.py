@@ -74,6 +74,21 @@ def test_where_there_are_no_or_few_boxes_the_rest_is_zero(
         assert_models(call, case, maps)
 
 
+def test_boxes_that_overlap_by_the_threshold_itself_are_decided_on_as_by_the_model(
+    emulated_library: ctypes.CDLL,
+) -> None:
+    # 5 x 1 pixels of an image, and 1.5 x 1 of them again: an IoU of 0.3, which no float is.
+    config = ProposalConfig(anchor_sizes=(4.0, 16.0), anchor_ratios=(0.5, 1.0), nms_iou=0.3, pre_nms_top_k=7)
+    case = ProposalCase(
+        config, size=(6, 2), stride=1, image_size=(5, 1), top_k=20, levels=50, spread=0.0, seed=0
+    )
+    maps = make(case)
+    for run in (ProposalCall.run_on_host, run_watched):
+        call = prepare(emulated_library, case, maps)
+        run(call)
+        assert_models(call, case, maps)
+
+
 @pytest.mark.timeout(600)
 @settings(max_examples=200, deadline=None)
 @given(random=RANDOMS)
