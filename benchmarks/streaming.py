@@ -168,7 +168,8 @@ def results(config: Config, sizes: Sizes, *, is_timed: bool) -> Row:
             row, runs = measured_way(name, prepare, sizes, config, is_timed=is_timed)
             rows.append(row)
             last = (name, prepare) if runs else last
-            graphs += graph_rows(prepare(), sizes, config) if runs and is_timed and name == ENGINES else []
+            if name == ENGINES and runs and is_timed:
+                graphs = graph_rows(prepare(), sizes, config)
         assert last is not None, "PyTorch always runs"
         memory = watch_memory(*last, sizes, config)
     return {
@@ -272,8 +273,7 @@ def stream(
 ) -> list[float]:
     """Push frames of a live stream and return the seconds of each, once windows are whole."""
     frames = cycle(moving_texture(32, sizes.frame_size))
-    reach = config.inference.lookahead + config.inference.relation_range + 2
-    for frame in islice(frames, reach):
+    for frame in islice(frames, warm_up(config)):
         detector.push(frame)
     latencies = []
     for place, frame in enumerate(islice(frames, num_frames)):
@@ -286,11 +286,16 @@ def stream(
     return latencies
 
 
+def warm_up(config: Config) -> int:
+    """Return after how many frames all windows are whole."""
+    return config.inference.lookahead + config.inference.relation_range + 2
+
+
 def graph_rows(detector: StreamDetector, sizes: Sizes, config: Config) -> list[Row]:
     """Return what a frame spends in each graph of a detector that has graphs."""
     assert isinstance(detector, StreamRuntime)
-    reach = config.inference.lookahead + config.inference.relation_range + 2
-    frames = islice(cycle(moving_texture(32, sizes.frame_size)), reach + NUM_TIMED)
+    num_first = warm_up(config)
+    frames = islice(cycle(moving_texture(32, sizes.frame_size)), num_first + NUM_TIMED)
     return [
         {
             "graph": graph.name,
@@ -298,7 +303,7 @@ def graph_rows(detector: StreamDetector, sizes: Sizes, config: Config) -> list[R
             "runs a frame": graph.runs_per_frame,
             "ms a frame": graph.ms_per_frame,
         }
-        for graph in time_graphs(detector, frames, warm_up=reach)
+        for graph in time_graphs(detector, frames, warm_up=num_first)
     ]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.bundle import Bundle, StreamDetector, open_bundle
+from deploy.bundle import Bundle, DetectorBuilder, StreamDetector, open_bundle
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
 from lstfe.errors import UserError
@@ -32,7 +32,7 @@ from lstfe.types import ByteArray
 MOST_KEPT = 64
 """Frames of a source that are decoded beforehand; longer runs go round in them."""
 MOST_TIMED = 50
-"""Frames over which the graphs are timed one by one, in a stream of its own."""
+"""Frames over which the graphs are timed one by one, in a stream of their own."""
 _PACKAGES = ("torch", "onnxruntime", "tensorrt", "pycuda", "numpy")
 
 
@@ -116,10 +116,9 @@ def measure(bundle: Bundle, backend: str, source: str | None, num_frames: int, s
     """Measure one backend in this process; `started` is when the process was asked for, seconds since the epoch."""
     frames = _load_frames(bundle, source, MOST_KEPT)
     lookahead = bundle.config.inference.lookahead
-    total = num_frames + 2 * lookahead + 2
-    detector = bundle.detector(backend, total)
-    detector.prime({index: frames[index % len(frames)] for index in detector.pool or ()})
-    stream = islice(cycle(frames), total)
+    warm_up = 2 * lookahead + 2
+    build = bundle.detectors(backend)
+    detector, stream = _open_stream(build, frames, warm_up + num_frames)
     cold_start_s = _until_first(detector, stream, started)
     for frame in islice(stream, lookahead + 1):  # summaries and memory of the first window are once
         detector.push(frame)
@@ -132,6 +131,9 @@ def measure(bundle: Bundle, backend: str, source: str | None, num_frames: int, s
     device_mib = _device_mib(backend)
     detector.finish()
     host_peak_mib = peak_mib()
+    graphs = None
+    if isinstance(detector, StreamRuntime):
+        graphs = _graph_times(build, frames, min(num_frames, MOST_TIMED), warm_up)
     p50, p95, p99 = (float(value) * 1e3 for value in np.percentile(latencies, (50, 95, 99)))
     return Measured(
         backend=backend,
@@ -146,21 +148,25 @@ def measure(bundle: Bundle, backend: str, source: str | None, num_frames: int, s
         host_peak_mib=host_peak_mib,
         device_mib=device_mib,
         threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count(),
-        graphs=_graph_times(bundle, backend, frames, min(num_frames, MOST_TIMED)),
+        graphs=graphs,
     )
 
 
-def _graph_times(
-    bundle: Bundle, backend: str, frames: Sequence[ByteArray], num_frames: int
-) -> list[dict[str, Any]] | None:
-    """Return what a frame spends in each graph; None for a backend without graphs."""
-    lookahead = bundle.config.inference.lookahead
-    warm_up = 2 * lookahead + 2
-    detector = bundle.detector(backend, warm_up + num_frames)
-    if not isinstance(detector, StreamRuntime):
-        return None
+def _open_stream(
+    build: DetectorBuilder, frames: Sequence[ByteArray], num_frames: int
+) -> tuple[StreamDetector, Iterator[ByteArray]]:
+    """Return a detector that knows its pool, and its frames, which go round in those given."""
+    detector = build(num_frames)
     detector.prime({index: frames[index % len(frames)] for index in detector.pool or ()})
-    stream = islice(cycle(frames), warm_up + num_frames)
+    return detector, islice(cycle(frames), num_frames)
+
+
+def _graph_times(
+    build: DetectorBuilder, frames: Sequence[ByteArray], num_frames: int, warm_up: int
+) -> list[dict[str, Any]]:
+    """Return what a frame spends in each graph."""
+    detector, stream = _open_stream(build, frames, warm_up + num_frames)
+    assert isinstance(detector, StreamRuntime), "only backends that have graphs are asked"
     return [
         asdict(graph) | {"ms_per_frame": graph.ms_per_frame}
         for graph in time_graphs(detector, stream, warm_up=warm_up)

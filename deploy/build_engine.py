@@ -213,7 +213,7 @@ class EngineBuild:
         self._set_precision(config, name)
         if self.tensorrt.major < 10 and self.precision != "fp32":
             self._keep_single_precision(network)
-        self._add_profile(config, network, name, profiles)
+        self._set_input_shapes(config, network, name, profiles)
         cache = self._use_timing_cache(config)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
@@ -267,7 +267,7 @@ class EngineBuild:
                 for out in outputs:
                     layer.set_output_type(out, trt.float32)
 
-    def _add_profile(self, config: Any, network: Any, name: str, profiles: dict[str, Bounds]) -> None:
+    def _set_input_shapes(self, config: Any, network: Any, name: str, profiles: dict[str, Bounds]) -> None:
         """Give inputs their sizes: fixed ones where the frames leave no choice, which TensorRT knows most about."""
         profile = self._builder.create_optimization_profile()
         is_used = False

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from onnxscript import opset19
 from torch import Tensor
 from torchvision.ops import nms
-
-from lstfe.boxes import float32_threshold
 
 # Its own types know ONNX's operators, but not the numbers and lists that they take for constants.
 op: Any = opset19
@@ -55,3 +54,14 @@ def suppress_in_onnx(
     ones = op.Expand(op.Constant(value_int=1), op.Slice(op.Shape(selected), [0], [1]))
     nothing = op.Expand(op.Constant(value_int=0), op.Shape(scores))
     return op.Cast(op.ScatterND(nothing, places, ones), to=9)  # bool
+
+
+def float32_threshold(threshold: float) -> float:
+    """Return the largest float32 that is not above a threshold.
+
+    torchvision's `nms` compares its float32 IoU with a float64; what has only float32 to compare with decides alike,
+    also at the threshold itself, once it is given this number: 0.3 becomes 0.29999998, where rounding gives 0.30000001.
+    """
+    rounded = np.float32(threshold)
+    # As Python's floats: NumPy would compare with the threshold rounded, too.
+    return float(rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf)))

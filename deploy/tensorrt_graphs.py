@@ -19,7 +19,7 @@ from deploy.half_precision import to_half
 from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin
 from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
 from deploy.rewrite import fold_constants, fold_scales, use_int32_borders
-from lstfe.boxes import float32_threshold
+from deploy.suppression import float32_threshold
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
 from lstfe.model.proposals import LEAST_SIDE_PX, cell_anchors

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,14 +72,3 @@ def decode(box_deltas: Tensor, anchors: Tensor, weights: tuple[float, float, flo
     return torch.stack(
         (center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height), dim=-1
     )
-
-
-def float32_threshold(threshold: float) -> float:
-    """Return the largest float32 that is not above a threshold.
-
-    torchvision's `nms` compares its float32 IoU with a float64; what has only float32 to compare with decides alike,
-    also at the threshold itself, once it is given this number: 0.3 becomes 0.29999998, where rounding gives 0.30000001.
-    """
-    rounded = np.float32(threshold)
-    # As Python's floats: NumPy would compare with the threshold rounded, too.
-    return float(rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deploy.plugin import library as kernels
 from deploy.plugin.library import PluginError, ProposalParams
-from lstfe.boxes import float32_threshold
+from deploy.suppression import float32_threshold
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploy.suppression import suppress, suppress_in_onnx
+from deploy.suppression import float32_threshold, suppress, suppress_in_onnx
 
 
 def suppress_slowly(boxes: Tensor, scores: Tensor, iou: float, least: float, max_kept: int) -> Tensor:
@@ -95,3 +95,12 @@ def test_an_overlap_of_the_threshold_itself_suppresses_as_in_pytorch(
     (found,) = onnx_suppression.run(None, {"boxes": boxes.numpy(), "scores": scores.numpy()})
     assert found.tolist() == expected.tolist()
     assert int(expected.sum()) == 1
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.25, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0])
+def test_a_float32_is_above_the_threshold_if_it_is_above_its_float32(threshold: float) -> None:
+    near = torch.tensor(threshold, dtype=torch.float32)
+    for towards in (torch.tensor(-1.0), near, torch.tensor(2.0)):
+        value = near.nextafter(towards).item()
+        assert (value > threshold) == (value > float32_threshold(threshold))
+    assert torch.tensor(float32_threshold(threshold)).item() == float32_threshold(threshold)

@@ -8,16 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lstfe.boxes import (
-    MAX_LOG_SCALE,
-    area,
-    centers_and_sizes,
-    clip_to_image,
-    decode,
-    encode,
-    float32_threshold,
-    iou,
-)
+from lstfe.boxes import MAX_LOG_SCALE, area, centers_and_sizes, clip_to_image, decode, encode, iou
 
 HEAD_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 NO_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -108,12 +99,3 @@ def test_clipping_moves_corners_into_the_image_of_height_and_width() -> None:
     clipped = clip_to_image(boxes, (20, 25))
     assert clipped.tolist() == [[0, 0, 25, 20], [2, 3, 4, 5], [25, 20, 25, 20]]
     assert boxes[0, 0] == -5  # the given boxes are left alone
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.25, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0])
-def test_a_float32_is_above_the_threshold_if_it_is_above_its_float32(threshold: float) -> None:
-    near = torch.tensor(threshold, dtype=torch.float32)
-    for towards in (torch.tensor(-1.0), near, torch.tensor(2.0)):
-        value = near.nextafter(towards).item()
-        assert (value > threshold) == (value > float32_threshold(threshold))
-    assert torch.tensor(float32_threshold(threshold)).item() == float32_threshold(threshold)

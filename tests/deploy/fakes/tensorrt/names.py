@@ -86,8 +86,7 @@ if MAJOR >= 10:
         ON_PROFILE_CHANGE = 1
         USER_MANAGED = 2
 
-
-if MAJOR < 10:
+else:
     PreviewFeature = enum.IntEnum(
         "PreviewFeature",
         {"FASTER_DYNAMIC_SHAPES_0805": 0, "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805": 1},
@@ -109,7 +108,6 @@ class _Registry:
 
     def __init__(self) -> None:
         self.operators: set[str] = set()
-
         self.has_own_plugins = False
 
     def add(self, path: str) -> object | None:

@@ -72,7 +72,7 @@ class _Engine:
         return [tuple(bound) for bound in self.profiles[name]]
 
     def _memory_size(self) -> int:
-        return 4096 if len(self.model.graph.node) > 3 else 0
+        return 4096 if len(self.model.graph.node) > 3 else 0  # small graphs compute in registers alone
 
     if names.VERSION >= (10, 1):
         device_memory_size_v2 = property(_memory_size)
