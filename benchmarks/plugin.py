@@ -36,7 +36,7 @@ from benchmarks.gpu import (
 )
 from benchmarks.proposals import ProposalBench, check_proposals, proposal_goal, time_proposals
 from deploy.plugin import library as kernels
-from deploy.plugin.cases import Case, Tensors, make, random_case, torchvision_answer
+from deploy.plugin.cases import Case, Tensors, make, random_case, tap_maps, torchvision_answer
 from deploy.plugin.library import PluginError, build_library, open_library
 from deploy.plugin.operators import Call, Grid, Pair
 
@@ -165,13 +165,15 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def check_random_cases(bench: Bench) -> list[Row]:
-    """Hold every kernel to torchvision's float64 on random cases; return the worst error of each."""
+    """Hold every kernel that this GPU can run to torchvision's float64 on random cases; return the worst errors."""
     tried = [("simple", dtype, kernels.SIMPLE, kernels.NCHW) for dtype in (torch.float32, torch.float16)]
     halves = (torch.float16, torch.bfloat16)
     tried += [("simple", dtype, kernels.SIMPLE, kernels.NHWC) for dtype in halves]
     tried += [(name, dtype, tile, kernels.NHWC) for name, tile in TILES.items() for dtype in halves]
     rows = []
     for name, dtype, algorithm, layout in tried:
+        if not runs_here(bench, dtype, algorithm, layout):
+            continue
         draw = random_case if algorithm == kernels.SIMPLE else tile_case
         cases = [draw(Random(seed)) for seed in range(bench.sizes.random_cases)]
         worst = max(case_error(bench, case, dtype, algorithm, layout) for case in cases)
@@ -179,6 +181,13 @@ def check_random_cases(bench: Bench) -> list[Row]:
         order = "NCHW" if layout == kernels.NCHW else "NHWC"
         rows.append({"kernel": name, "type": f"{dtype}", "layout": order, "worst relative error": worst})
     return rows
+
+
+def runs_here(bench: Bench, dtype: torch.dtype, algorithm: int, layout: int) -> bool:
+    """Return whether this GPU has what a kernel needs: Turing lacks bfloat16 and memory for the largest tile."""
+    case = plain_case((4, 4), 32, 3)
+    call = deform(bench, case, make(case).to(dtype).on(bench.device), algorithm=algorithm, layout=layout)
+    return call.status() != kernels.NOT_SUPPORTED
 
 
 def require_precise(what: str, error: float, dtype: torch.dtype) -> None:
@@ -225,7 +234,7 @@ def error_table(bench: Bench) -> list[Row]:
     for dtype in TOLERANCE:
         layout = kernels.NCHW if dtype == torch.float32 else kernels.NHWC
         whole = deform(bench, case, tensors.to(dtype), layout=layout)
-        summed = sum_call(bench, case, maps_of(tensors, dtype), tensors)
+        summed = sum_call(bench, case, tap_maps(tensors).to(dtype), tensors)
         for what, call in (("", whole), (", 1x1 convolution + sampled sum", summed)):
             run(bench, call)
             found[f"ours {name_of(dtype)}{what}"] = call.output()
@@ -302,6 +311,8 @@ def ways(bench: Bench, case: Case, tensors: Tensors) -> dict[str, Prepare]:
     for dtype in TOLERANCE:
         found[f"ours {name_of(dtype)}"] = partial(ours, dtype)
     for name, tile in TILES.items():
+        if not runs_here(bench, torch.float16, tile, kernels.NHWC):
+            continue
         for splits in bench.sizes.splits:
             what = f"ours half, tile {name}, {splits} parts"
             found[what] = partial(ours, torch.float16, algorithm=tile, splits=splits)
@@ -318,17 +329,11 @@ def timed(bench: Bench, prepare: Prepare) -> float | None:
 
 
 def product_of_maps(tensors: Tensors) -> Callable[[], object]:
-    """Return the once-per-frame part: the matrix product that makes all per-tap maps, channels last."""
+    """Return the once-per-frame part: the matrix product that makes all per-tap maps."""
     rows = tensors.features.half().flatten(2).transpose(1, 2)[0].contiguous()  # (H*W, C)
     weight = tensors.weight.half().flatten(2).permute(1, 2, 0).flatten(1).contiguous()  # (C, K*O), tap-major
     maps = torch.empty(rows.shape[0], weight.shape[1], dtype=rows.dtype, device=rows.device)
     return lambda: torch.mm(rows, weight, out=maps)
-
-
-def maps_of(tensors: Tensors, dtype: torch.dtype) -> Tensor:
-    """Return the per-tap maps, (N, K*O, H, W), tap-major, rounded to a type."""
-    taps = torch.einsum("nchw,ockl->nklohw", tensors.features, tensors.weight)
-    return taps.flatten(1, 3).to(dtype)
 
 
 def prepare_sum(bench: Bench, case: Case, tensors: Tensors, pairs: int) -> Callable[[], object]:
@@ -336,7 +341,7 @@ def prepare_sum(bench: Bench, case: Case, tensors: Tensors, pairs: int) -> Calla
     random = torch.Generator(bench.device).manual_seed(pairs)
     shape = (pairs, *tensors.offsets.shape[1:])
     offsets = torch.randn(shape, generator=random, device=bench.device) * case.offset_scale
-    maps = maps_of(tensors, torch.float16).repeat(pairs, 1, 1, 1)
+    maps = tap_maps(tensors).half().repeat(pairs, 1, 1, 1)
     return partial(run, bench, sum_call(bench, case, maps, replace(tensors, offsets=offsets)))
 
 
@@ -407,7 +412,7 @@ def deform(bench: Bench, case: Case, tensors: Tensors, *, layout: int, **choice:
 
 
 def sum_call(bench: Bench, case: Case, maps: Tensor, tensors: Tensors) -> Call:
-    """Prepare our sampled sum; float32 lies NCHW, halves NHWC."""
+    """Prepare our sampled sum; its output lies NCHW in float32, else NHWC."""
     layout = kernels.NCHW if maps.dtype == torch.float32 else kernels.NHWC
     return Call.sampled_sum(bench.library, maps, tensors.offsets, tensors.bias, grid=case.grid, layout=layout)
 

@@ -177,7 +177,7 @@ def profiles_of(config: Config, frame_sizes: Sequence[tuple[int, int]]) -> dict[
         "image": each(lambda frame, image: (1, 3, *image)),
         "boxes": Bounds((1, counts[0], 4), (1, counts[1], 4), (1, counts[1], 4)),
     }
-    # Whatever else is free is a map: its channels are the network's, its last two sizes the image's over the stride.
+    # Whatever else is free is a map: its channels are the network's, its two sizes the image's over the stride.
     bounds["map"] = each(lambda frame, image: (image[0] // stride, image[1] // stride))
     return bounds
 
@@ -296,20 +296,19 @@ class EngineBuild:
 
 def bounds_of(name: str, shape: Shape, profiles: dict[str, Bounds]) -> Bounds:
     """Return the bounds of one input: sizes that are fixed stay, the others are the profile's."""
-    free = profiles.get(name)
-    if free is None:  # a map
-        lead = shape[:-2]
-        if -1 in lead:
-            raise EngineError(
-                f"input {name} {shape}: only the sizes of maps may be free; write the graphs again"
-            )
-        maps = profiles["map"]
-        free = Bounds(*((*lead, *bound) for bound in (maps.least, maps.tuned, maps.most)))
+    axes = [axis for axis, size in enumerate(shape) if size < 0]
+    is_map = name not in profiles
+    if is_map and len(axes) != 2:
+        raise EngineError(f"input {name} {shape}: only the sizes of maps may be free; write the graphs again")
+    bounds = profiles["map" if is_map else name]
 
     def fixed(bound: Shape) -> Shape:
-        return tuple(size if size >= 0 else other for size, other in zip(shape, bound, strict=True))
+        sizes = list(shape)
+        for axis, place in zip(axes, (0, 1) if is_map else axes, strict=True):
+            sizes[axis] = bound[place]
+        return tuple(sizes)
 
-    return Bounds(fixed(free.least), fixed(free.tuned), fixed(free.most))
+    return Bounds(fixed(bounds.least), fixed(bounds.tuned), fixed(bounds.most))
 
 
 # ------------------------------------------------------------------------------------------------------ plugin

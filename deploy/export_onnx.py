@@ -15,7 +15,6 @@ from typing import Any
 
 import onnx
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -73,9 +72,12 @@ class SupportGraph(nn.Module):
         self.alignment = model.alignment
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, C, h, w) -> support_maps (1, K*K*C, h, w) tap-major, offset_response (1, 2*K*K, h, w)."""
-        weight = self.alignment.weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None]  # (K*K*C, C, 1, 1)
-        return F.conv2d(features, weight), self.alignment.offset_response(features)
+        """(1, C, h, w) -> support_maps (1, h, w, K*K*C) tap-major, offset_response (1, 2*K*K, h, w)."""
+        channels, height, width = features.shape[1:]
+        weight = self.alignment.weight.permute(1, 2, 3, 0).flatten(1)  # (C, K*K*C)
+        # One product of two matrices, whose result lies as the sampled sum reads it: no layer moves it.
+        maps = features.reshape(channels, height * width).transpose(0, 1) @ weight
+        return maps.reshape(1, height, width, -1), self.alignment.offset_response(features)
 
 
 class CommutedAlignGraph(nn.Module):
@@ -292,7 +294,8 @@ def random_inputs(
         current, short_term = features(1), features(sizes.num_alignment)
         if form == "plain":
             return current, short_term[None]
-        support = [part[None] for part in SupportGraph(model)(short_term)]
+        frames = [SupportGraph(model)(frame[None]) for frame in short_term]
+        support = [torch.cat(part)[None] for part in zip(*frames, strict=True)]
         return current, *([short_term[None]] if config.model.alignment.num_blocks > 1 else []), *support
     maps = model.describe(features(1))
     current_proposals = proposals(sizes.num_proposals)
@@ -347,7 +350,13 @@ def _dynamic_shapes(graph: Graph, form: Form) -> tuple[Any, ...] | None:
     if name == "support":
         return (free,)
     if name == "align":
-        of_frames = tuple({3: height, 4: width} for _ in graph.inputs[1:])
+        last, before_last = (
+            {3: height, 4: width},
+            {2: height, 3: width},
+        )  # of maps whose channels are the last axis
+        of_frames = tuple(
+            before_last if name == "short_term_support_maps" else last for name in graph.inputs[1:]
+        )
         return (free, *of_frames) if form == "plain" else (free, of_frames)
     if name == "proposals":
         return free, free, {}

@@ -103,9 +103,9 @@ def graphs_of(config: Config, form: Form = "plain") -> tuple[Graph, ...]:
 
     The form `commuted` has one graph more where there is alignment, and other inputs of `align`; K x K taps:
 
-    support    features -> support_maps (1, K*K*C, h, w) W_p f_s, tap-major, without bias; offset_response
+    support    features -> support_maps (1, h, w, K*K*C) W_p f_s, tap-major, without bias; offset_response
                (1, 2*K*K, h, w), the first offset convolution's share of f_s, without bias; once per frame
-    align      features, short_term_support_maps (1, S, K*K*C, h, w), short_term_offset_response
+    align      features, short_term_support_maps (1, S, h, w, K*K*C), short_term_offset_response
                (1, S, 2*K*K, h, w) -> as above; with several blocks short_term_features stays the second input
     """
     sizes = GraphSizes.of(config)

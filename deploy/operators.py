@@ -56,12 +56,12 @@ _record_sampled_sum: Any = Op(Opset(DOMAIN, 1), SAMPLED_SUM, _SCHEMA)
 
 @torch.library.custom_op("lstfe::sampled_sum", mutates_args=())
 def sampled_sum(maps: Tensor, sampling_offsets: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
-    """Sum bilinear samples of the tap maps: (N, K*K*C, H, W), (N, 2*K*K, h, w), (C,) -> (N, C, h, w).
+    """Sum bilinear samples of the tap maps: (N, H, W, K*K*C), (N, 2*K*K, h, w), (C,) -> (N, C, h, w).
 
-    `lstfe.model.alignment.sampled_sum` with maps as they come out of a convolution, tap-major, and a bias.
+    `lstfe.model.alignment.sampled_sum` with a bias, and maps as one matrix product makes them: a row a cell, tap-major.
     """
-    number, _, height, width = maps.shape
-    taps = maps.reshape(number, kernel_size**2, -1, height * width).transpose(2, 3)
+    number, height, width, _ = maps.shape
+    taps = maps.reshape(number, height * width, kernel_size**2, -1).transpose(1, 2)
     summed = sum_of_samples(taps, sampling_offsets, (height, width), kernel_size)
     return (summed + bias[:, None, None]).contiguous()
 
@@ -167,7 +167,8 @@ def _expand_sampled_sum(node: onnx.NodeProto, prefix: str, channels: int, types:
     identity = np.tile(np.eye(channels, dtype=np.float32), (1, taps))[:, :, None, None]  # (C, K*K*C, 1, 1)
     nodes = [
         helper.make_node("Add", [node.input[1], f"{prefix}displacement"], [f"{prefix}offsets"]),
-        _cast(node.input[0], f"{prefix}maps", TensorProto.FLOAT),
+        _cast(node.input[0], f"{prefix}rows", TensorProto.FLOAT),
+        helper.make_node("Transpose", [f"{prefix}rows"], [f"{prefix}maps"], perm=[0, 3, 1, 2]),
         helper.make_node(
             "DeformConv",
             [f"{prefix}maps", f"{prefix}identity", f"{prefix}offsets", node.input[2]],

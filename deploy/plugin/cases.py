@@ -113,6 +113,12 @@ def torchvision_answer(case: Case, tensors: Tensors, dtype: torch.dtype = torch.
     return answer
 
 
+def tap_maps(tensors: Tensors) -> Tensor:
+    """Return W_p f for every tap p of a convolution without groups, as the sampled sum takes it: (N, H, W, K*O)."""
+    maps: Tensor = torch.einsum("nchw,ockl->nhwklo", tensors.features, tensors.weight).flatten(3)
+    return maps
+
+
 KERNELS: tuple[Pair, ...] = ((1, 1), (3, 3), (3, 3), (1, 3), (5, 2))
 
 

@@ -184,20 +184,20 @@ inline cudaError_t currentDevice(Device& device)
     return error;
 }
 
-//! Starts a kernel. A block gets more than 48 KB of dynamic shared memory only after asking.
+//! Lets blocks of a kernel have more than the 48 KB of dynamic shared memory that need no asking. The limit is the
+//! kernel's own, for all threads of the process: ask for the same `bytes` at every launch.
+template <typename... Parameters>
+cudaError_t allowSharedMemory(void (*kernel)(Parameters...), size_t bytes)
+{
+    cudaError_t const error = cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel),
+        cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int32_t>(bytes));
+    return error == cudaSuccess ? error : cudaGetLastError(); // which the next launch would report otherwise
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, size_t sharedBytes, void* stream,
     Arguments const&... arguments)
 {
-    if (sharedBytes > 48 * 1024)
-    {
-        cudaError_t const error = cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel),
-            cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int32_t>(sharedBytes));
-        if (error != cudaSuccess)
-        {
-            return error;
-        }
-    }
     kernel<<<grid, threads, sharedBytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
     return cudaGetLastError();
 }

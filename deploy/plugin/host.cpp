@@ -11,6 +11,7 @@ namespace
 constexpr int32_t kMAX_SIZE = 1 << 20;
 constexpr int32_t kMAX_TAPS = 1 << 10;
 constexpr int64_t kMAX_CELLS = int64_t{1} << 30;
+constexpr int32_t kMAX_GIVEN_SPLITS = 1 << 10;
 
 template <size_t kCount>
 bool areAtMost(int32_t limit, int32_t const (&values)[kCount])
@@ -54,7 +55,7 @@ int32_t check(LstfeDeformConvParams const& p)
 {
     bool const sized = isSound(p.sampling) && p.channels > 0 && p.outChannels > 0 && p.groups > 0;
     if (!sized || !areAtMost(kMAX_SIZE, {p.channels, p.outChannels}) || p.channels % p.groups != 0
-        || p.outChannels % p.groups != 0 || p.channels % p.sampling.offsetGroups != 0 || p.splits < 0
+        || p.outChannels % p.groups != 0 || p.channels % p.sampling.offsetGroups != 0 || !isIn(p.splits, kMAX_GIVEN_SPLITS)
         || !isIn(p.type, LSTFE_BFLOAT16) || !isIn(p.layout, LSTFE_NHWC) || !isIn(p.algorithm, LSTFE_TILE_128X256))
     {
         return LSTFE_BAD_PARAMETERS;
@@ -65,7 +66,7 @@ int32_t check(LstfeDeformConvParams const& p)
 int32_t check(LstfeSampledSumParams const& p)
 {
     bool const sized = isSound(p.sampling) && p.channels > 0 && p.channels <= kMAX_SIZE && p.sampling.offsetGroups == 1;
-    bool const known = isIn(p.type, LSTFE_BFLOAT16) && isIn(p.layout, LSTFE_TAP_ROWS);
+    bool const known = isIn(p.type, LSTFE_BFLOAT16) && isIn(p.layout, LSTFE_NHWC);
     return sized && known ? LSTFE_OK : LSTFE_BAD_PARAMETERS;
 }
 

@@ -20,15 +20,27 @@ bool areAligned(DeformConvTensors<T> const& t)
     return isAligned(t.features) && isAligned(t.weight) && isAligned(t.output);
 }
 
+//! Most shared memory that a block of a tile may ever want on a device, for any number of taps.
+template <typename Shape>
+size_t mostSharedBytes(Device const& device)
+{
+    size_t const most = Shape::sharedBytes(kTILE_MAX_TAPS);
+    size_t const there = static_cast<size_t>(device.sharedBytes);
+    return most < there ? most : there;
+}
+
 template <typename T, typename Shape>
-cudaError_t launchTile(LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, Split const& split, void* stream)
+cudaError_t launchTile(LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, Device const& device,
+    Split const& split, void* stream)
 {
     int64_t const cells = numOutCells(p.sampling);
     TileSize const tile{Shape::kCELLS, Shape::kOUTS, Shape::sharedBytes(numTaps(p.sampling))};
     dim3 const grid(static_cast<uint32_t>(tilesDown(p, tile)), static_cast<uint32_t>(tilesAcross(p, tile)),
         static_cast<uint32_t>(split.count));
-    cudaError_t const error
-        = launch(deformConvTile<T, Shape>, grid, Shape::kTHREADS, tile.sharedBytes, stream, p, t, split);
+    cudaError_t error = allowSharedMemory(deformConvTile<T, Shape>, mostSharedBytes<Shape>(device));
+    error = error != cudaSuccess
+        ? error
+        : launch(deformConvTile<T, Shape>, grid, Shape::kTHREADS, tile.sharedBytes, stream, p, t, split);
     if (error != cudaSuccess || split.count == 1)
     {
         return error;
@@ -38,18 +50,19 @@ cudaError_t launchTile(LstfeDeformConvParams const& p, DeformConvTensors<T> cons
 }
 
 template <typename T>
-int32_t runTiles(
-    LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, int32_t algorithm, Split const& split, void* stream)
+int32_t runTiles(LstfeDeformConvParams const& p, DeformConvTensors<T> const& t, Device const& device,
+    int32_t algorithm, Split const& split, void* stream)
 {
     switch (algorithm)
     {
-    case LSTFE_TILE_64X64: return statusOf(launchTile<T, Tile64x64>(p, t, split, stream));
-    case LSTFE_TILE_128X128: return statusOf(launchTile<T, Tile128x128>(p, t, split, stream));
-    default: return statusOf(launchTile<T, Tile128x256>(p, t, split, stream));
+    case LSTFE_TILE_64X64: return statusOf(launchTile<T, Tile64x64>(p, t, device, split, stream));
+    case LSTFE_TILE_128X128: return statusOf(launchTile<T, Tile128x128>(p, t, device, split, stream));
+    default: return statusOf(launchTile<T, Tile128x256>(p, t, device, split, stream));
     }
 }
 
-int32_t runTiles(LstfeDeformConvParams const&, DeformConvTensors<float> const&, int32_t, Split const&, void*)
+int32_t runTiles(
+    LstfeDeformConvParams const&, DeformConvTensors<float> const&, Device const&, int32_t, Split const&, void*)
 {
     return LSTFE_NOT_SUPPORTED; // float32 has no tensor cores that keep its precision
 }
@@ -75,7 +88,7 @@ int32_t runDeformConv(
     if (choice.algorithm != LSTFE_SIMPLE && p.algorithm != LSTFE_SIMPLE)
     {
         Split const split{choice.splits, static_cast<float*>(workspace.address)};
-        return runTiles(p, t, choice.algorithm, split, stream);
+        return runTiles(p, t, device, choice.algorithm, split, stream);
     }
     bool const isSimpleEnough = p.algorithm == LSTFE_AUTO || p.algorithm == LSTFE_SIMPLE;
     return isSimpleEnough ? statusOf(launchSimple(p, t, stream)) : static_cast<int32_t>(LSTFE_NOT_SUPPORTED);

@@ -23,7 +23,7 @@ HOST_SOURCES = [str(SOURCE_DIR / name) for name in ("host.cpp", "proposals_host.
 KERNEL_SOURCES = [str(SOURCE_DIR / name) for name in ("kernels.cu", "proposals.cu")]
 
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
-NCHW, NHWC, TAP_ROWS = range(3)
+NCHW, NHWC = range(2)
 AUTO, SIMPLE, TILE_64X64, TILE_128X128, TILE_128X256 = range(5)
 OK, BAD_PARAMETERS, NOT_SUPPORTED, NULL_POINTER, SMALL_WORKSPACE = range(5)
 

@@ -22,12 +22,11 @@ extern "C"
         LSTFE_BFLOAT16 = 2
     };
 
-    //! How features, maps, weights and output lie in memory. Offsets and masks are always NCHW float32, bias float32.
+    //! How features, weights and output lie in memory. Offsets and masks are always NCHW float32, bias float32.
     enum LstfeLayout
     {
-        LSTFE_NCHW = 0,    //!< Channels first, weights O x C/groups x K.
-        LSTFE_NHWC = 1,    //!< Channels last, padded to a multiple of 8 (kHWC8), weights O x K x C/groups likewise.
-        LSTFE_TAP_ROWS = 2 //!< Sampled sum only: maps N x K x cells x C as the PyTorch model keeps them, output NHWC.
+        LSTFE_NCHW = 0, //!< Channels first, weights O x C/groups x K.
+        LSTFE_NHWC = 1  //!< Channels last, padded to a multiple of 8 (kHWC8), weights O x K x C/groups likewise.
     };
 
     enum LstfeAlgorithm
@@ -76,7 +75,7 @@ extern "C"
         struct LstfeSampling sampling; //!< offsetGroups must be 1.
         int32_t channels;              //!< Of one map.
         int32_t relu;
-        int32_t type, layout;
+        int32_t type, layout; //!< Layout of the output.
     };
 
     //! Region proposals of one image.
@@ -103,7 +102,8 @@ extern "C"
         float const* offsets, float const* mask, void const* weight, float const* bias, void* output, void* workspace,
         size_t workspaceBytes, void* stream);
 
-    //! Sampled sum: maps N x K*C x H x W (tap-major), offsets and mask as above, bias C or null, output N x C x h x w.
+    //! Sampled sum: maps N x H x W x K*C in either layout (a cell's row is tap-major), offsets and mask as above, bias C
+    //! or null, output N x C x h x w.
     LSTFE_API int32_t lstfe_sampled_sum(struct LstfeSampledSumParams const* params, void const* maps,
         float const* offsets, float const* mask, float const* bias, void* output, void* stream);
 

@@ -98,24 +98,17 @@ class Call:
         mask: Tensor | None = None,
         *,
         grid: Grid,
-        size: Pair | None = None,
         layout: int = kernels.NCHW,
         relu: bool = False,
     ) -> Self:
-        """Prepare the sum of sampled per-tap maps: (N, K*C, H, W), (N, 2*K, h, w) -> (N, C, h, w).
-
-        In the layout TAP_ROWS the maps are (N, K, H*W, C) of a map `size` (H, W), as lstfe.model.alignment has
-        them.
-        """
-        taps = grid.kernel[0] * grid.kernel[1]
-        channels = maps.shape[3] if layout == kernels.TAP_ROWS else maps.shape[1] // taps
-        height_width = size if size is not None else (maps.shape[2], maps.shape[3])
-        params = SampledSumParams(
-            grid.sampling(maps.shape[0], height_width, 1), channels, relu, TYPES[maps.dtype], layout
-        )
-        lying = maps.contiguous() if layout == kernels.TAP_ROWS else stored(maps, layout)
-        output = _empty_output(maps, (maps.shape[0], channels, offsets.shape[2], offsets.shape[3]), layout)
-        return cls(library, params, [lying, _float32(offsets), _float32(mask), _float32(bias)], output)
+        """Prepare the sum of sampled per-tap maps: (N, H, W, K*C), (N, 2*K, h, w) -> (N, C, h, w) in a layout."""
+        number, height, width, row = maps.shape
+        channels = row // (grid.kernel[0] * grid.kernel[1])
+        sampling = grid.sampling(number, (height, width), 1)
+        params = SampledSumParams(sampling, channels, relu, TYPES[maps.dtype], layout)
+        output = _empty_output(maps, (number, channels, offsets.shape[2], offsets.shape[3]), layout)
+        inputs = [maps.contiguous(), _float32(offsets), _float32(mask), _float32(bias)]
+        return cls(library, params, inputs, output)
 
     def run(self, stream: int = 0) -> None:
         """Fill the output on the device, in a CUDA stream given by its address."""

@@ -139,39 +139,29 @@ LSTFE_HD void deformConvPiece(LstfeDeformConvParams const& p, DeformConvTensors<
 template <typename T>
 struct SampledSumTensors
 {
-    T const* maps;
+    T const* maps; //!< A row of K * C elements a cell, without padding.
     float const* offsets;
     float const* mask; //!< Or null.
     float const* bias; //!< Or null.
     T* output;
 };
 
-//! Where the maps of a sampled sum lie: the distance between taps comes in addition.
-struct MapStrides
+//! Elements between neighbouring cells of the maps.
+LSTFE_HD int64_t mapRow(LstfeSampledSumParams const& p)
 {
-    int64_t image, tap, channel, cell;
-};
-
-LSTFE_HD MapStrides mapStridesOf(LstfeSampledSumParams const& p)
-{
-    int64_t const cells = static_cast<int64_t>(p.sampling.height) * p.sampling.width;
-    if (p.layout == LSTFE_TAP_ROWS)
-    {
-        return MapStrides{numTaps(p.sampling) * cells * p.channels, cells * p.channels, 1, p.channels};
-    }
-    Strides const all = stridesOf(p.layout, numTaps(p.sampling) * p.channels, cells);
-    return MapStrides{all.image, all.channel * p.channels, all.channel, all.cell};
+    return static_cast<int64_t>(numTaps(p.sampling)) * p.channels;
 }
 
-LSTFE_HD int32_t outputLayout(LstfeSampledSumParams const& p)
+//! Elements between the maps of neighbouring images.
+LSTFE_HD int64_t mapImage(LstfeSampledSumParams const& p)
 {
-    return p.layout == LSTFE_NCHW ? LSTFE_NCHW : LSTFE_NHWC;
+    return static_cast<int64_t>(p.sampling.height) * p.sampling.width * mapRow(p);
 }
 
 //! Output channels with padding, which is written too.
 LSTFE_HD int32_t storedChannels(LstfeSampledSumParams const& p)
 {
-    return outputLayout(p) == LSTFE_NHWC ? roundUp(p.channels, kCHANNEL_VECTOR) : p.channels;
+    return p.layout == LSTFE_NHWC ? roundUp(p.channels, kCHANNEL_VECTOR) : p.channels;
 }
 
 LSTFE_HD int64_t numSampledSumPieces(LstfeSampledSumParams const& p)
@@ -186,17 +176,16 @@ LSTFE_HD void sampledSumPiece(LstfeSampledSumParams const& p, SampledSumTensors<
 {
     int32_t const outCells = outputHeight(p.sampling) * outputWidth(p.sampling);
     int32_t const channels = storedChannels(p);
-    bool const cellsFirst = outputLayout(p) == LSTFE_NCHW;
+    bool const cellsFirst = p.layout == LSTFE_NCHW;
     int32_t const outCell = static_cast<int32_t>(cellsFirst ? piece % outCells : piece / channels % outCells);
     int32_t const channel = static_cast<int32_t>(cellsFirst ? piece / outCells % channels : piece % channels);
     int32_t const image = static_cast<int32_t>(piece / outCells / channels);
-    MapStrides const in = mapStridesOf(p);
-    Strides const out = stridesOf(outputLayout(p), p.channels, outCells);
+    Strides const out = stridesOf(p.layout, p.channels, outCells);
     float sum = t.bias == nullptr || channel >= p.channels ? 0.F : t.bias[channel];
     for (int32_t tap = 0; tap < numTaps(p.sampling) && channel < p.channels; ++tap)
     {
         Corners const corners = cornersOfTap(p.sampling, t.offsets, t.mask, image, 0, tap, outCell);
-        sum += blend(t.maps + image * in.image + tap * in.tap + channel * in.channel, in.cell, corners);
+        sum += blend(t.maps + image * mapImage(p) + tap * p.channels + channel, mapRow(p), corners);
     }
     T* const target = t.output + image * out.image + outCell * out.cell + channel * out.channel;
     Element<T>::store(target, p.relu != 0 && sum < 0.F ? 0.F : sum);

@@ -1,6 +1,6 @@
-// The sampled sum for channels-last maps: a block takes 8 neighbouring cells, a warp one of them. Corners are computed
-// once and shared by all channels; lanes read 16 bytes of a row each. Neighbouring cells look at the same rows, which
-// the block's warps then find in the first-level cache.
+// The sampled sum, fast: a block takes 8 neighbouring cells, a warp one of them. Corners are computed once and shared by
+// all channels; lanes read 16 bytes of a row each. Neighbouring cells look at the same rows, which the block's warps
+// then find in the first-level cache.
 #ifndef LSTFE_SAMPLED_SUM_CUH
 #define LSTFE_SAMPLED_SUM_CUH
 
@@ -99,8 +99,8 @@ __global__ void __launch_bounds__(32 * kROW_CELLS, kROW_BLOCKS)
     {
         return;
     }
-    MapStrides const in = mapStridesOf(p);
-    T* const target = t.output + (static_cast<int64_t>(image) * outCells + outCell) * p.channels;
+    Strides const out = stridesOf(p.layout, p.channels, outCells);
+    T* const target = t.output + image * out.image + outCell * out.cell;
     for (int32_t c = thread % 32 * kSIZE; c < p.channels; c += 32 * kSIZE)
     {
         float sums[kSIZE];
@@ -109,18 +109,27 @@ __global__ void __launch_bounds__(32 * kROW_CELLS, kROW_BLOCKS)
         {
             sums[i] = t.bias == nullptr ? 0.F : t.bias[c + i];
         }
-        T const* const maps = t.maps + image * in.image + c;
+        T const* const maps = t.maps + image * mapImage(p) + c;
 #pragma unroll 3
         for (int32_t tap = 0; tap < taps; ++tap)
         {
-            addTapRows(sums, maps + tap * in.tap, in.cell, corners[tap * kROW_CELLS + thread / 32]);
+            addTapRows(sums, maps + tap * p.channels, mapRow(p), corners[tap * kROW_CELLS + thread / 32]);
         }
 #pragma unroll
         for (int32_t i = 0; i < kSIZE; ++i)
         {
             sums[i] = p.relu != 0 && sums[i] < 0.F ? 0.F : sums[i];
         }
-        *reinterpret_cast<uint4*>(target + c) = Vector<T>::pack(sums);
+        if (p.layout == LSTFE_NHWC)
+        {
+            *reinterpret_cast<uint4*>(target + c) = Vector<T>::pack(sums);
+            continue;
+        }
+#pragma unroll
+        for (int32_t i = 0; i < kSIZE; ++i) // the block's 8 cells lie side by side: the cache joins what they write
+        {
+            Element<T>::store(target + (c + i) * out.channel, sums[i]);
+        }
     }
 }
 
@@ -132,8 +141,8 @@ inline bool isAligned(void const* address)
 template <typename T>
 bool fitsRows(LstfeSampledSumParams const& p, SampledSumTensors<T> const& t)
 {
-    return p.layout != LSTFE_NCHW && p.channels % kCHANNEL_VECTOR == 0 && numTaps(p.sampling) <= kROW_MAX_TAPS
-        && p.sampling.batch <= 65535 && isAligned(t.maps) && isAligned(t.output);
+    return p.channels % kCHANNEL_VECTOR == 0 && numTaps(p.sampling) <= kROW_MAX_TAPS && p.sampling.batch <= 65535
+        && isAligned(t.maps) && isAligned(t.output);
 }
 
 template <typename T>

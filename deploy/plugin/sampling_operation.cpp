@@ -32,6 +32,29 @@ int32_t layoutOf(PluginTensorDesc const& tensor)
     return tensor.format == TensorFormat::kHWC8 ? LSTFE_NHWC : LSTFE_NCHW;
 }
 
+bool isBfloat16(PluginTensorDesc const& tensor)
+{
+#if NV_TENSORRT_MAJOR >= 10
+    return tensor.type == DataType::kBF16;
+#else
+    static_cast<void>(tensor);
+    return false;
+#endif
+}
+
+bool isFloatingPoint(PluginTensorDesc const& tensor)
+{
+    return tensor.type == DataType::kFLOAT || tensor.type == DataType::kHALF || isBfloat16(tensor);
+}
+
+//! Whether the kernels have a layout for a feature map of this type and format.
+bool isStored(PluginTensorDesc const& tensor)
+{
+    return tensor.format == TensorFormat::kHWC8
+        ? tensor.type == DataType::kHALF || isBfloat16(tensor)
+        : tensor.format == TensorFormat::kLINEAR && (tensor.type == DataType::kFLOAT || tensor.type == DataType::kHALF);
+}
+
 } // namespace
 
 Attributes SamplingOperation::attributes()
@@ -65,7 +88,7 @@ bool SamplingOperation::outputDims(nvinfer1::DimsExprs const* inputs, int32_t nu
     output.d[0] = inputs[0].d[0];
     output.d[1] = isConvolution()
         ? inputs[1].d[0]
-        : builder.operation(nvinfer1::DimensionOperation::kFLOOR_DIV, *inputs[0].d[1], *builder.constant(taps));
+        : builder.operation(nvinfer1::DimensionOperation::kFLOOR_DIV, *inputs[0].d[3], *builder.constant(taps));
     output.d[2] = inputs[offsetsAt()].d[2];
     output.d[3] = inputs[offsetsAt()].d[3];
     return output.d[1] != nullptr;
@@ -75,21 +98,18 @@ bool SamplingOperation::isSupported(
     int32_t position, PluginTensorDesc const& features, PluginTensorDesc const& tensor) const
 {
     bool const isLinear = tensor.format == TensorFormat::kLINEAR;
+    bool const isOutput = position == numInputs();
     if (position == 0)
     {
-#if NV_TENSORRT_MAJOR >= 10
-        if (tensor.type == DataType::kBF16)
-        {
-            return tensor.format == TensorFormat::kHWC8;
-        }
-#endif
-        return (tensor.type == DataType::kHALF && tensor.format == TensorFormat::kHWC8)
-            || (isLinear && (tensor.type == DataType::kHALF || tensor.type == DataType::kFLOAT));
+        return isConvolution() ? isStored(tensor) : isLinear && isFloatingPoint(tensor);
     }
-    bool const isLikeFeatures = position == numInputs() || (isConvolution() && position == 1);
-    if (isLikeFeatures)
+    if (isConvolution() && (isOutput || position == 1))
     {
         return tensor.type == features.type && tensor.format == features.format;
+    }
+    if (isOutput) // maps are rows, whatever the layers behind the sum would have
+    {
+        return tensor.type == features.type && isStored(tensor);
     }
     return isLinear && tensor.type == DataType::kFLOAT; // offsets, bias, mask: half would move samples
 }
@@ -97,10 +117,11 @@ bool SamplingOperation::isSupported(
 LstfeSampling SamplingOperation::sampling(PluginTensorDesc const* inputs) const
 {
     Dims const& features = inputs[0].dims;
+    int32_t const heightAt = isConvolution() ? 2 : 1; // maps have their channels last
     LstfeSampling s{};
     s.batch = at(features, 0);
-    s.height = at(features, 2);
-    s.width = at(features, 3);
+    s.height = at(features, heightAt);
+    s.width = at(features, heightAt + 1);
     s.kernelHeight = isConvolution() ? at(inputs[1].dims, 2) : mKernelShape[0];
     s.kernelWidth = isConvolution() ? at(inputs[1].dims, 3) : mKernelShape[1];
     s.strideY = mStrides[0];
@@ -128,14 +149,15 @@ LstfeDeformConvParams SamplingOperation::deformConvParams(PluginTensorDesc const
     return params;
 }
 
-LstfeSampledSumParams SamplingOperation::sampledSumParams(PluginTensorDesc const* inputs) const
+LstfeSampledSumParams SamplingOperation::sampledSumParams(Descriptions const& tensors) const
 {
+    PluginTensorDesc const& maps = tensors.inputs[0];
     LstfeSampledSumParams params{};
-    params.sampling = sampling(inputs);
-    params.channels = at(inputs[0].dims, 1) / (mKernelShape[0] * mKernelShape[1]);
+    params.sampling = sampling(tensors.inputs);
+    params.channels = at(maps.dims, 3) / (mKernelShape[0] * mKernelShape[1]);
     params.relu = mRelu;
-    params.type = typeOf(inputs[0]);
-    params.layout = layoutOf(inputs[0]);
+    params.type = typeOf(maps);
+    params.layout = layoutOf(tensors.outputs[0]);
     return params;
 }
 
@@ -160,7 +182,7 @@ bool SamplingOperation::areSizesSound(Descriptions const& tensors) const
     int64_t const taps = int64_t{s.kernelHeight} * s.kernelWidth;
     int64_t const height = lstfe_output_height(&s);
     int64_t const width = lstfe_output_width(&s);
-    int64_t const channels = inputs[0].dims.d[1];
+    int64_t const channels = inputs[0].dims.d[isConvolution() ? 1 : 3];
     int64_t const outs = isConvolution() ? int64_t{at(inputs[1].dims, 0)} : channels / taps;
     int32_t next = offsetsAt() + 1;
     bool sound = agree("offsets", inputs[offsetsAt()].dims, {s.batch, 2 * s.offsetGroups * taps, height, width})
@@ -168,7 +190,7 @@ bool SamplingOperation::areSizesSound(Descriptions const& tensors) const
     sound = sound
         && (isConvolution() ? agree("weight", inputs[1].dims,
                                 {outs, channels / mGroup, s.kernelHeight, s.kernelWidth})
-                          : agree("maps", inputs[0].dims, {s.batch, outs * taps, s.height, s.width}));
+                          : agree("maps", inputs[0].dims, {s.batch, s.height, s.width, outs * taps}));
     sound = sound && (mHasBias == 0 || agree("bias", inputs[next++].dims, {outs}));
     return sound
         && (mHasMask == 0
@@ -189,7 +211,7 @@ int32_t SamplingOperation::launch(Descriptions const& tensors, Memory const& mem
         return lstfe_deform_conv2d(
             &params, inputs[0], offsets, mask, inputs[1], bias, memory.outputs[0], memory.workspace, bytes, stream);
     }
-    LstfeSampledSumParams const params = sampledSumParams(tensors.inputs);
+    LstfeSampledSumParams const params = sampledSumParams(tensors);
     return lstfe_sampled_sum(&params, inputs[0], offsets, mask, bias, memory.outputs[0], stream);
 }
 

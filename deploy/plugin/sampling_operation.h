@@ -38,7 +38,7 @@ private:
     int32_t offsetsAt() const { return isConvolution() ? 2 : 1; }
     LstfeSampling sampling(nvinfer1::PluginTensorDesc const* inputs) const;
     LstfeDeformConvParams deformConvParams(nvinfer1::PluginTensorDesc const* inputs) const;
-    LstfeSampledSumParams sampledSumParams(nvinfer1::PluginTensorDesc const* inputs) const;
+    LstfeSampledSumParams sampledSumParams(Descriptions const& tensors) const;
 
     // ONNX DeformConv's attributes, two flags that say which optional inputs there are, and a fused ReLU.
     std::array<int32_t, 2> mKernelShape{{3, 3}}; //!< Sampled sum only: a convolution's weights have it.

@@ -67,7 +67,7 @@ struct TileBlock
     int32_t group, firstCell, firstOut; //!< firstOut counts within the group.
     int32_t thread, lane, warpCell, warpOut;
     float4* weights;  //!< [taps][kCELLS] of the four corners.
-    int32_t* origins; //!< [taps][kCELLS] 4 * top left cell + 2 * (lower row differs) + (right column differs).
+    int32_t* origins; //!< [taps][kCELLS] 4 * top left cell + 2 * (lower row differs) + (right column differs), or -1.
     T* stages;
     int32_t tap; //!< Of the step being fetched.
     uint4 rows[Shape::kSAMPLES][4];
@@ -141,7 +141,9 @@ struct TileBlock
             int32_t const origin = image * p.sampling.height * p.sampling.width + corners.cell[0];
             int32_t const down = corners.cell[2] != corners.cell[0] ? 2 : 0;
             int32_t const right = corners.cell[1] != corners.cell[0] ? 1 : 0;
-            origins[i] = 4 * origin + down + right;
+            bool const isSeen = corners.weight[0] != 0.F || corners.weight[1] != 0.F || corners.weight[2] != 0.F
+                || corners.weight[3] != 0.F;
+            origins[i] = isSeen ? 4 * origin + down + right : -1; // what is not looked at may hold anything
             weights[i] = make_float4(corners.weight[0], corners.weight[1], corners.weight[2], corners.weight[3]);
         }
     }
@@ -174,7 +176,7 @@ struct TileBlock
 
     __device__ __forceinline__ void fetchRows(uint4 (&corners)[4], int32_t origin, int32_t channel) const
     {
-        if (channel >= groupChannels)
+        if (channel >= groupChannels || origin < 0)
         {
             corners[0] = corners[1] = corners[2] = corners[3] = zeroVector();
             return;

@@ -40,8 +40,10 @@ def test_numbers_of_boxes_are_those_of_current_and_reference_frames() -> None:
 
 def test_sizes_that_a_graph_fixes_stay_and_the_others_are_the_profile_s() -> None:
     profiles = profiles_of(CONFIG, [(600, 800), (600, 1000)])
-    found = bounds_of("short_term_support_maps", (1, 2, 2304, -1, -1), profiles)
-    assert (found.least, found.most) == ((1, 2, 2304, 38, 50), (1, 2, 2304, 38, 64))
+    found = bounds_of("short_term_features", (1, 2, 256, -1, -1), profiles)
+    assert (found.least, found.most) == ((1, 2, 256, 38, 50), (1, 2, 256, 38, 64))
+    found = bounds_of("short_term_support_maps", (1, 2, -1, -1, 2304), profiles)
+    assert (found.least, found.most) == ((1, 2, 38, 50, 2304), (1, 2, 38, 64, 2304))
     assert bounds_of("boxes", (1, -1, 4), profiles) == profiles["boxes"]
     with pytest.raises(EngineError, match="only the sizes of maps may be free"):
         bounds_of("features", (1, -1, -1, -1), profiles)

@@ -71,7 +71,7 @@ def test_the_last_layer_before_a_float32_output_is_float32() -> None:
 
 def test_offsets_are_float32_from_their_convolution_to_the_plugin() -> None:
     model = built(
-        """g (float[1,2,4,4] features, float[1,18,4,4] support_maps) => (float[1,2,4,4] roi_map) {
+        """g (float[1,2,4,4] features, float[1,4,4,18] support_maps) => (float[1,2,4,4] roi_map) {
             offsets = Conv <pads = [1, 1, 1, 1]> (features, offset_weight)
             scaled = Mul (offsets, offsets)
             roi_map = lstfe.LstfeSampledSum <kernel_shape = [3, 3], has_bias = 1> (support_maps, scaled, bias)

@@ -55,13 +55,13 @@ def test_the_sampled_sum_of_tap_maps_is_the_deformable_convolution(kernel_size: 
     weight = torch.randn((4, 5, kernel_size, kernel_size), generator=generator)
     offsets = torch.randn((2, 2 * kernel_size**2, 7, 9), generator=generator) * 3
     bias = torch.randn(4, generator=generator)
-    maps = torch.nn.functional.conv2d(features, weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None])
+    maps = torch.einsum("nchw,ockl->nhwklo", features, weight).flatten(3)
     expected = deform_conv2d(features, offsets, weight, bias, padding=kernel_size // 2)
     torch.testing.assert_close(sampled_sum(maps, offsets, bias, kernel_size), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_operator_for_the_exporter_keeps_torch_s_rules_for_operators() -> None:
-    arguments = (torch.rand(1, 18, 4, 5), torch.randn(1, 18, 4, 5), torch.rand(2), 3)
+    arguments = (torch.rand(1, 4, 5, 18), torch.randn(1, 18, 4, 5), torch.rand(2), 3)
     torch.library.opcheck(
         torch.ops.lstfe.sampled_sum.default, arguments, test_utils=("test_schema", "test_faketensor")
     )
@@ -75,7 +75,7 @@ def test_an_expanded_sampled_sum_gives_what_the_operator_gives(
     kernel_size: int, dtype: type, tolerance: float
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    maps = torch.randn((2, 6 * kernel_size**2, 5, 8), generator=generator).numpy().astype(dtype)
+    maps = torch.randn((2, 5, 8, 6 * kernel_size**2), generator=generator).numpy().astype(dtype)
     offsets = (torch.randn((2, 2 * kernel_size**2, 5, 8), generator=generator) * 4).numpy()
     bias = torch.randn(6, generator=generator).numpy()
     model = one_node(

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -130,6 +131,7 @@ struct Block
     std::function<void()> kernel;
     uint32_t random = 1;
     std::vector<Range> allowed;
+    std::map<void const*, size_t> sharedLimits; // of kernels that asked for one
     int32_t multiprocessors = 4, sharedBytes = 100 * 1024;
     bool isAmpere = true;
 
@@ -475,13 +477,32 @@ inline cudaError_t currentDevice(Device& device)
     return cudaSuccess;
 }
 
+template <typename... Parameters>
+cudaError_t allowSharedMemory(void (*kernel)(Parameters...), size_t bytes)
+{
+    cuda_on_host::Block& block = cuda_on_host::Block::now();
+    if (bytes > static_cast<size_t>(block.sharedBytes))
+    {
+        return 1; // cudaErrorInvalidValue
+    }
+    size_t& limit = block.sharedLimits[reinterpret_cast<void const*>(kernel)];
+    if (limit != 0 && limit != bytes)
+    {
+        cuda_on_host::fail("a kernel's limit of shared memory changes, which launches of other threads rely on");
+    }
+    limit = bytes;
+    return cudaSuccess;
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, size_t sharedBytes, void*,
     Arguments const&... arguments)
 {
     cuda_on_host::Block& block = cuda_on_host::Block::now();
+    auto const asked = block.sharedLimits.find(reinterpret_cast<void const*>(kernel));
+    size_t const sharedLimit = asked == block.sharedLimits.end() ? size_t{48} * 1024 : asked->second;
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 || threads > 1024
-        || sharedBytes > static_cast<size_t>(block.sharedBytes))
+        || sharedBytes > sharedLimit)
     {
         return 9; // cudaErrorInvalidConfiguration
     }
@@ -523,6 +544,7 @@ extern "C" __attribute__((visibility("default"), used)) inline void cuda_on_host
     block.multiprocessors = multiprocessors;
     block.sharedBytes = sharedBytes;
     block.isAmpere = isAmpere != 0;
+    block.sharedLimits.clear();
 }
 
 //! How many blocks the last launch had.

@@ -500,7 +500,7 @@ void checkShapes(OwnCreator& convolution, OwnCreator& sum)
     CHECK(typeOf(*plugin, {DataType::kHALF, DataType::kHALF, DataType::kFLOAT, DataType::kFLOAT}) == DataType::kHALF);
     destroy(plugin);
     plugin = create(sum, {{"kernel_shape", {3, 3}}});
-    CHECK((shapeOf(*plugin, {builder.dims({2, 72, 9, 11}), offsets}, builder) == std::vector<Size>{2, 8, 4, 5}));
+    CHECK((shapeOf(*plugin, {builder.dims({2, 9, 11, 72}), offsets}, builder) == std::vector<Size>{2, 8, 4, 5}));
     destroy(plugin);
 }
 
@@ -582,51 +582,73 @@ struct Stored
     TensorFormat format;
 };
 
-//! Every tensor in turn with every type and format: what is not in the table must be refused.
-void checkFormats(OwnCreator& convolution, OwnCreator& sum)
+//! How many of all types and formats one tensor may have, given the others.
+int32_t numAccepted(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> tensors)
 {
-    std::vector<Stored> allowed{{DataType::kFLOAT, TensorFormat::kLINEAR}, {DataType::kHALF, TensorFormat::kLINEAR},
-        {DataType::kHALF, TensorFormat::kHWC8}};
     std::vector<DataType> types{DataType::kFLOAT, DataType::kHALF, DataType::kINT8, DataType::kINT32};
 #if NV_TENSORRT_MAJOR >= 10
-    allowed.push_back({DataType::kBF16, TensorFormat::kHWC8});
     types.push_back(DataType::kBF16);
 #endif
-    std::vector<TensorFormat> const formats{
-        TensorFormat::kLINEAR, TensorFormat::kHWC8, TensorFormat::kCHW32, TensorFormat::kHWC};
-    for (OwnCreator* const creator : {&convolution, &sum})
+    int32_t accepted = 0;
+    for (DataType const type : types)
     {
-        AnyPlugin* const plugin = create(*creator, {{"has_bias", {1}}, {"has_mask", {1}}});
-        int32_t const numLike = creator == &convolution ? 2 : 1; // features, weight
-        int32_t const numInputs = numLike + 3;
-        for (Stored const& features : allowed)
+        for (TensorFormat const format :
+            {TensorFormat::kLINEAR, TensorFormat::kHWC8, TensorFormat::kCHW32, TensorFormat::kHWC})
         {
-            std::vector<PluginTensorDesc> good;
-            for (int32_t i = 0; i <= numInputs; ++i)
-            {
-                bool const isLike = i < numLike || i == numInputs;
-                good.push_back(isLike ? tensor({1, 8, 4, 4}, features.type, features.format) : tensor({1}));
-            }
-            for (int32_t position = 0; position <= numInputs; ++position)
-            {
-                int32_t accepted = 0;
-                for (DataType const type : types)
-                {
-                    for (TensorFormat const format : formats)
-                    {
-                        std::vector<PluginTensorDesc> tensors = good;
-                        tensors[static_cast<size_t>(position)] = tensor({1}, type, format);
-                        accepted += supports(*plugin, position, tensors) ? 1 : 0;
-                    }
-                }
-                CHECK(supports(*plugin, position, good));
-                CHECK(accepted == (position == 0 ? static_cast<int32_t>(allowed.size()) : 1));
-            }
-            good.pop_back();
-            CHECK(!supports(*plugin, 0, good)); // an input is missing
+            tensors[static_cast<size_t>(position)] = tensor({1}, type, format);
+            accepted += supports(plugin, position, tensors) ? 1 : 0;
         }
-        destroy(plugin);
     }
+    return accepted;
+}
+
+//! One row of the table of types and formats: each tensor is taken as it is, and in as many ways as `counts` says.
+void checkRow(AnyPlugin& plugin, std::vector<PluginTensorDesc> tensors, std::vector<int32_t> const& counts)
+{
+    for (size_t i = 0; i < tensors.size(); ++i)
+    {
+        int32_t const position = static_cast<int32_t>(i);
+        CHECK(supports(plugin, position, tensors));
+        CHECK(numAccepted(plugin, position, tensors) == counts[i]);
+    }
+    tensors.pop_back();
+    CHECK(!supports(plugin, 0, tensors)); // a tensor is missing
+}
+
+constexpr bool kHAS_BFLOAT16 = NV_TENSORRT_MAJOR >= 10;
+
+//! Features, weight and output alike: float32 or half linear, half or bfloat16 channels last. The rest float32, linear.
+void checkConvolutionFormats(OwnCreator& creator)
+{
+    AnyPlugin* const plugin = create(creator, {{"has_bias", {1}}, {"has_mask", {1}}});
+    std::vector<PluginTensorDesc> allowed{tensor({1}), tensor({1}, DataType::kHALF),
+        tensor({1}, DataType::kHALF, TensorFormat::kHWC8)};
+#if NV_TENSORRT_MAJOR >= 10
+    allowed.push_back(tensor({1}, DataType::kBF16, TensorFormat::kHWC8));
+#endif
+    for (PluginTensorDesc const& like : allowed)
+    {
+        PluginTensorDesc const other = tensor({1});
+        checkRow(*plugin, {like, like, other, other, other, like}, {kHAS_BFLOAT16 ? 4 : 3, 1, 1, 1, 1, 1});
+    }
+    destroy(plugin);
+}
+
+//! Maps linear, the output of their type in any layout that there is of it. The rest float32, linear.
+void checkSumFormats(OwnCreator& creator)
+{
+    AnyPlugin* const plugin = create(creator, {{"has_bias", {1}}, {"has_mask", {1}}});
+    PluginTensorDesc const single = tensor({1}), half = tensor({1}, DataType::kHALF);
+    PluginTensorDesc const halfLast = tensor({1}, DataType::kHALF, TensorFormat::kHWC8);
+    int32_t const types = kHAS_BFLOAT16 ? 3 : 2;
+    checkRow(*plugin, {single, single, single, single, single}, {types, 1, 1, 1, 1});
+    checkRow(*plugin, {half, single, single, single, half}, {types, 1, 1, 1, 2});
+    checkRow(*plugin, {half, single, single, single, halfLast}, {types, 1, 1, 1, 2});
+#if NV_TENSORRT_MAJOR >= 10
+    PluginTensorDesc const last = tensor({1}, DataType::kBF16, TensorFormat::kHWC8);
+    checkRow(*plugin, {tensor({1}, DataType::kBF16), single, single, single, last}, {types, 1, 1, 1, 1});
+#endif
+    destroy(plugin);
 }
 
 //! What was saved makes the same operator again, and nothing else makes one.
@@ -733,9 +755,16 @@ void checkSum(OwnCreator& creator)
     CHECK(lstfe_sampled_sum_host(&params, maps.data(), offsets.data(), mask.data(), bias.data(), expected.data())
         == LSTFE_OK);
     std::vector<PluginTensorDesc> const tensors{
-        tensor({1, 18, 5, 7}), tensor({1, 18, 5, 4}), tensor({2}), tensor({1, 9, 5, 4}), tensor({1, 2, 5, 4})};
-    CHECK(run(*plugin, tensors, {maps.data(), offsets.data(), bias.data(), mask.data(), output.data()}, nullptr) == 0);
+        tensor({1, 5, 7, 18}), tensor({1, 18, 5, 4}), tensor({2}), tensor({1, 9, 5, 4}), tensor({1, 2, 5, 4})};
+    std::vector<void*> const memory{maps.data(), offsets.data(), bias.data(), mask.data(), output.data()};
+    CHECK(run(*plugin, tensors, memory, nullptr) == 0);
     CHECK(areClose(output, expected));
+    for (size_t i = 0; i < tensors.size(); ++i)
+    {
+        std::vector<PluginTensorDesc> wrong = tensors;
+        ++wrong[i].dims.d[wrong[i].dims.nbDims - 1];
+        CHECK(run(*plugin, wrong, memory, nullptr) != 0);
+    }
     destroy(plugin);
 }
 
@@ -813,7 +842,8 @@ int main()
     OwnCreator& proposals = *allCreators()[2];
     checkAttributes(convolution, sum);
     checkShapes(convolution, sum);
-    checkFormats(convolution, sum);
+    checkConvolutionFormats(convolution);
+    checkSumFormats(sum);
     checkStates(convolution, sum, proposals);
     checkConvolution(convolution, true);
     checkConvolution(convolution, false);

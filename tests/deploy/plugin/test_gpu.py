@@ -29,7 +29,8 @@ def test_every_kernel_is_right_on_this_gpu(tmp_path: Path, monkeypatch: pytest.M
     sizes = replace(REHEARSAL, maps=((38, 63),), channels=(256,), random_cases=25)
     library = open_library(tmp_path / "kernels.so")
     bench = Bench(library, torch.device("cuda"), no_time, Ceilings(None, None), sizes)
-    assert len(check_random_cases(bench)) == 10  # raises where one is wrong
+    random_cases = check_random_cases(bench)  # raises where one is wrong
+    assert len(random_cases) == (10 if major >= 8 else 6)  # Turing has two of the six tiles
     assert len(error_table(bench)) == 9
     boxes = [row["boxes"] for row in check_proposals(bench.proposals(), sizes.maps, (6000, 300), 25)]
     assert boxes[1] == 300

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deploy.plugin import library as kernels
-from deploy.plugin.cases import Case, make, random_case, torchvision_answer
+from deploy.plugin.cases import Case, make, random_case, tap_maps, torchvision_answer
 from deploy.plugin.library import DeformConvParams, PluginError, Sampling
 from deploy.plugin.operators import Call, Grid
-from lstfe.model.alignment import tap_maps
 
 RANDOMS = st.randoms(use_true_random=False)
 # Hypothesis tries some twice: this many are more than 500 different ones.
@@ -51,9 +50,9 @@ def test_the_sampled_sum_of_per_tap_maps_is_torchvisions_convolution(
 ) -> None:
     case = random_case(random, groups=1, offset_groups=1)
     tensors = make(case)
-    taps = tap_maps(tensors.features, tensors.weight)  # (N, K, H*W, O)
-    maps = taps.transpose(2, 3).reshape(case.batch, -1, *case.size)  # (N, K*O, H, W), tap-major
-    call = Call.sampled_sum(host_library, maps, tensors.offsets, tensors.bias, tensors.mask, grid=case.grid)
+    call = Call.sampled_sum(
+        host_library, tap_maps(tensors), tensors.offsets, tensors.bias, tensors.mask, grid=case.grid
+    )
     call.run_on_host()
     assert largest_difference(call.output(), torchvision_answer(case, tensors)) <= 1e-5
 
@@ -124,6 +123,7 @@ def _params(**changes: int) -> DeformConvParams:
         {"layout": 2},
         {"algorithm": 9},
         {"splits": -1},
+        {"splits": 1025},
     ],
     ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
 )
@@ -140,7 +140,7 @@ def test_parameters_without_sense_are_refused(host_library: ctypes.CDLL, changes
 
 
 def test_a_missing_tensor_is_said_in_words(host_library: ctypes.CDLL) -> None:
-    call = Call.sampled_sum(host_library, torch.ones(1, 9, 2, 2), torch.zeros(1, 18, 2, 2), grid=Grid())
+    call = Call.sampled_sum(host_library, torch.ones(1, 2, 2, 9), torch.zeros(1, 18, 2, 2), grid=Grid())
     call.tensors[0] = None
     with pytest.raises(PluginError, match=r"^host reference: status 3: a tensor .* is null$"):
         call.run_on_host()

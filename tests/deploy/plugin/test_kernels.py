@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deploy.plugin import library as kernels
-from deploy.plugin.cases import Case, Tensors, make, random_case, torchvision_answer
+from deploy.plugin.cases import Case, Tensors, make, random_case, tap_maps, torchvision_answer
 from deploy.plugin.library import DeformConvParams
 from deploy.plugin.operators import Call, Grid
-from lstfe.model.alignment import sampled_sum, tap_maps
+from lstfe.model import alignment
 
 RANDOMS = st.randoms(use_true_random=False)
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -123,7 +123,7 @@ def test_the_tensor_core_kernel_does_every_shape_it_takes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "layout"), [*STORED, *((d, kernels.TAP_ROWS) for d in TOLERANCE)])
+@pytest.mark.parametrize(("dtype", "layout"), STORED)
 @settings(max_examples=20, deadline=None)
 @given(random=RANDOMS)
 def test_the_sampled_sum_is_torchvisions_convolution(
@@ -136,13 +136,10 @@ def test_the_sampled_sum_is_torchvisions_convolution(
     channels = random.choice([5, 8, 264])
     case = random_case(random, max_side=12, groups=1, offset_groups=1, out_channels_per_group=channels)
     tensors = make(case)
-    taps = tap_maps(tensors.features, tensors.weight).to(dtype)  # (N, K, H*W, O)
-    maps = taps if layout == kernels.TAP_ROWS else taps.transpose(2, 3).reshape(case.batch, -1, *case.size)
     call = Call.sampled_sum(
         emulated_library,
-        *(maps, tensors.offsets, tensors.bias, tensors.mask),
+        *(tap_maps(tensors).to(dtype), tensors.offsets, tensors.bias, tensors.mask),
         grid=case.grid,
-        size=case.size,
         layout=layout,
     )
     assert_close(run(call), torchvision_answer(case, tensors), dtype)
@@ -276,8 +273,8 @@ def test_a_tensor_that_starts_between_vectors_takes_the_simple_kernel(
     assert call.status() == kernels.NOT_SUPPORTED
 
 
-def test_far_samples_do_not_let_infinite_features_in(emulated_library: ctypes.CDLL, run: Run) -> None:
-    maps = torch.full((1, 8, 3, 3), float("inf"))
+def test_far_samples_do_not_let_infinite_maps_in(emulated_library: ctypes.CDLL, run: Run) -> None:
+    maps = torch.full((1, 3, 3, 8), float("inf"))
     offsets = torch.full((1, 2, 3, 3), 100.0)
     grid = Grid(kernel=(1, 1), padding=(0, 0))
     for layout in (kernels.NCHW, kernels.NHWC):
@@ -285,11 +282,23 @@ def test_far_samples_do_not_let_infinite_features_in(emulated_library: ctypes.CD
         assert torch.equal(found, torch.zeros(1, 8, 3, 3))
 
 
+@pytest.mark.parametrize("algorithm", [kernels.SIMPLE, *TILES])
+def test_an_infinite_feature_reaches_only_who_looks_at_it(
+    emulated_library: ctypes.CDLL, run: Run, algorithm: int
+) -> None:
+    case = replace(plain_case(), size=(8, 8), has_mask=False)
+    tensors = make(case).to(torch.float16)
+    tensors = replace(tensors, offsets=torch.full_like(tensors.offsets, 0.25))
+    tensors.features[0, 0, 0, 0] = float("inf")
+    call = deform(emulated_library, case, tensors, layout=kernels.NHWC, algorithm=algorithm)
+    finite = torchvision_answer(case, tensors).isfinite()
+    assert torch.equal(run(call).isfinite(), finite)
+    assert int((~finite).any(dim=1).sum()) == 4  # cells of the output
+
+
 def test_the_sampled_sum_of_the_model_is_this_one(emulated_library: ctypes.CDLL, run: Run) -> None:
     case = Case(Grid(), 2, (7, 9), 1, 1, 16, 24, False, False, 1.5, seed=8)
     tensors = make(case)
-    taps = tap_maps(tensors.features, tensors.weight)
-    call = Call.sampled_sum(
-        emulated_library, taps, tensors.offsets, grid=case.grid, size=case.size, layout=kernels.TAP_ROWS
-    )
-    torch.testing.assert_close(run(call), sampled_sum(taps, tensors.offsets, case.size, 3))
+    taps = alignment.tap_maps(tensors.features, tensors.weight)
+    call = Call.sampled_sum(emulated_library, tap_maps(tensors), tensors.offsets, grid=case.grid)
+    torch.testing.assert_close(run(call), alignment.sampled_sum(taps, tensors.offsets, case.size, 3))
