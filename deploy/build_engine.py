@@ -8,17 +8,14 @@ bundle's own files stay as they are.
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.bundle import PARITY_FILE, Bundle, replace_directory, stamp_of
-from deploy.cuda import Gpu, open_cuda
+from deploy.cuda import open_cuda
 from deploy.engine_manifest import (
     ENGINES_DIR,
     FORMAT_VERSION,
@@ -29,20 +26,22 @@ from deploy.engine_manifest import (
     graphs_sha256,
     write_engine_manifest,
 )
+from deploy.engine_precision import require_kernels, set_precision
 from deploy.graphs import GraphSizes, Precision
-from deploy.plugin.library import SOURCE_DIR, find_nvcc, tensorrt_versions
+from deploy.plugin.build import provide_plugin
 from deploy.resampling import NAME as RESAMPLE
 from deploy.resampling import model_input_size, padded_size, resample_model
 from deploy.tensorrt_library import TensorRT, open_tensorrt
 from lstfe.config import Config
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 _LOG = logging.getLogger(__name__)
 TIMING_CACHE_FILE = "timing.cache"
 # Landscape frames of 1:1 to 2:1, tuned to 16:9.
 DEFAULT_FRAME_SIZES = ((720, 720), (720, 1280), (720, 1440))
-_FP8_TENSORRT, _FP8_COMPUTE_CAPABILITY = (10, 2), (8, 9)
 Shape = tuple[int, ...]
-WriteGraphs = Callable[..., list[Path]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def build_engines(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        library = _provide_plugin(plugin, partial / PLUGIN_FILE, tensorrt, gpu)
+        library = provide_plugin(plugin, partial / PLUGIN_FILE, tensorrt.version, gpu)
         tensorrt.load_plugin(library)
         build = EngineBuild(tensorrt, precision, bundle.directory / ENGINES_DIR / TIMING_CACHE_FILE)
         sizes = tuple(frame_sizes) or DEFAULT_FRAME_SIZES
@@ -104,22 +103,6 @@ def build_engines(
     return destination
 
 
-def require_kernels(precision: Precision, tensorrt_version: str, gpu: Gpu) -> None:
-    """Raise EngineError where this TensorRT or this GPU has no convolutions of the precision."""
-    if precision != "fp8":
-        return
-    if tuple(map(int, tensorrt_version.split(".")[:2])) < _FP8_TENSORRT:
-        needed = "TensorRT {}.{}".format(*_FP8_TENSORRT)
-        raise EngineError(
-            f"TensorRT {tensorrt_version} has no fp8 convolutions, expected {needed} or newer; use int8"
-        )
-    if tuple(map(int, gpu.compute_capability.split("."))) < _FP8_COMPUTE_CAPABILITY:
-        needed = "{}.{}".format(*_FP8_COMPUTE_CAPABILITY)
-        raise EngineError(
-            f"{gpu.name} has compute capability {gpu.compute_capability}, fp8 wants {needed} or newer; use int8"
-        )
-
-
 def _build_all(
     bundle: Bundle,
     build: EngineBuild,
@@ -145,7 +128,7 @@ def _build_all(
     for place, (name, model) in enumerate(models.items(), start=1):
         require_opset(model, version)
         _LOG.info("engine %d of %d: %s", place, len(models), name)
-        plan = build.plan(name, model.SerializeToString(), profiles)
+        plan = build.plan(name, model, profiles)
         (directory / f"{name}.plan").write_bytes(plan)
     if (graphs_dir / PARITY_FILE).is_file():  # what int8 or fp8 costs
         (graphs_dir / PARITY_FILE).rename(directory / "calibration.json")
@@ -195,24 +178,23 @@ class EngineBuild:
         self.tensorrt = tensorrt
         self.precision = precision
         self._timing_cache = timing_cache
-        self._builder = tensorrt.module.Builder(tensorrt.logger)
-        if self._builder is None:
-            raise EngineError(f"TensorRT {tensorrt.version} has no builder here: {tensorrt.last_error()}")
+        self._builder = tensorrt.start(tensorrt.module.Builder)
 
-    def plan(self, name: str, model: bytes, profiles: dict[str, Bounds]) -> bytes:
+    def plan(self, name: str, model: ModelProto, profiles: dict[str, Bounds]) -> bytes:
         """Build one graph; raises EngineError with TensorRT's reason."""
         trt = self.tensorrt.module
         network = self._builder.create_network(self._network_flags())
         parser = trt.OnnxParser(network, self.tensorrt.logger)
-        if not parser.parse(model):
+        if not parser.parse(model.SerializeToString()):
             faults = [str(parser.get_error(place)) for place in range(parser.num_errors)]
             reason = " ".join((faults or [self.tensorrt.last_error()])[0].split())
             raise EngineError(f"graph {name}: TensorRT {self.tensorrt.version} does not read it: {reason}")
         config = self._builder.create_builder_config()
-        self._leave_out_cublas(config)
-        self._set_precision(config, name)
-        if self.tensorrt.major < 10 and self.precision != "fp32":
-            self._keep_single_precision(network)
+        self._set_preview_features(config)
+        if self.precision == "fp32" or name == RESAMPLE:
+            config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa would move pixels and boxes
+        if self.tensorrt.major < 10:
+            set_precision(trt, config, network, model)
         self._set_input_shapes(config, network, name, profiles)
         cache = self._use_timing_cache(config)
         plan = self._builder.build_serialized_network(network, config)
@@ -230,42 +212,20 @@ class EngineBuild:
         wanted = "STRONGLY_TYPED" if self.tensorrt.major >= 10 else "EXPLICIT_BATCH"
         return 1 << int(getattr(flags, wanted))
 
-    def _leave_out_cublas(self, config: Any) -> None:
-        """Let 8.5 do without cuBLAS and cuDNN, as 8.6 and newer do by themselves: engines then need neither."""
+    def _set_preview_features(self, config: Any) -> None:
+        """Ask TensorRT before 10 for what newer ones do by themselves."""
         trt = self.tensorrt.module
-        name = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
-        if self.tensorrt.major >= 10 or not hasattr(trt.PreviewFeature, name):
+        features: Any = getattr(trt, "PreviewFeature", None)
+        if hasattr(features, "PROFILE_SHARING_0806"):  # several contexts of an engine whose shapes are free
+            config.set_preview_feature(features.PROFILE_SHARING_0806, True)
+        without_cublas = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
+        if self.tensorrt.major >= 10 or not hasattr(features, without_cublas):
             return
-        config.set_preview_feature(getattr(trt.PreviewFeature, name), True)
+        config.set_preview_feature(getattr(features, without_cublas), True)
         sources = config.get_tactic_sources()
         for source in (trt.TacticSource.CUBLAS, trt.TacticSource.CUBLAS_LT, trt.TacticSource.CUDNN):
             sources &= ~(1 << int(source))
         config.set_tactic_sources(sources)
-
-    def _set_precision(self, config: Any, name: str) -> None:
-        flags = self.tensorrt.module.BuilderFlag
-        if self.precision == "fp32" or name == RESAMPLE:
-            config.clear_flag(flags.TF32)  # 10 bits of mantissa would move pixels and boxes
-        if self.tensorrt.major >= 10:
-            return
-        if self.precision == "fp16":
-            config.set_flag(flags.FP16)
-        if self.precision == "int8":
-            config.set_flag(flags.INT8)
-        config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
-
-    def _keep_single_precision(self, network: Any) -> None:
-        """Hold layers with float32 results in the graph to float32: before 10, flags alone would let them be half."""
-        trt = self.tensorrt.module
-        for place in range(network.num_layers):
-            layer = network.get_layer(place)
-            if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
-                continue
-            outputs = range(layer.num_outputs)
-            if layer.num_outputs and all(layer.get_output(out).dtype == trt.float32 for out in outputs):
-                layer.precision = trt.float32
-                for out in outputs:
-                    layer.set_output_type(out, trt.float32)
 
     def _set_input_shapes(self, config: Any, network: Any, name: str, profiles: dict[str, Bounds]) -> None:
         """Give inputs their sizes: fixed ones where the frames leave no choice, which TensorRT knows most about."""
@@ -309,72 +269,3 @@ def bounds_of(name: str, shape: Shape, profiles: dict[str, Bounds]) -> Bounds:
         return tuple(sizes)
 
     return Bounds(fixed(bounds.least), fixed(bounds.tuned), fixed(bounds.most))
-
-
-# ------------------------------------------------------------------------------------------------------ plugin
-
-
-def _provide_plugin(given: Path | None, target: Path, tensorrt: TensorRT, gpu: Gpu) -> Path:
-    """Put the plugin's library beside the plans: the one given, or one built here."""
-    if given is not None:
-        if not given.is_file():
-            raise EngineError(
-                f"{given}: no such file, expected the plugin's library (deploy/plugin/README.md)"
-            )
-        shutil.copyfile(given, target)
-    else:
-        build_plugin(target, tensorrt.version, gpu)
-    return target
-
-
-def build_plugin(target: Path, tensorrt_version: str, gpu: Gpu) -> None:
-    """Compile the plugin for this GPU with CMake; raises EngineError for what is missing."""
-    cmake = shutil.which("cmake")
-    headers = find_headers(tensorrt_version)
-    missing = [
-        what
-        for what, there in (
-            ("nvcc (the CUDA toolkit)", find_nvcc()),
-            ("cmake", cmake),
-            (f"TensorRT's headers of version {tensorrt_version} (TENSORRT_ROOT)", headers),
-        )
-        if there is None
-    ]
-    if missing or cmake is None:
-        raise EngineError(
-            f"the plugin cannot be built here: no {', no '.join(missing)}; install what is missing, or give a "
-            "library that was built elsewhere: --plugin PATH (deploy/plugin/README.md says how)"
-        )
-    build_dir = target.parent / "plugin-build"
-    options = [
-        f"-DTENSORRT_ROOT={headers}",
-        f"-DLSTFE_ARCHITECTURES={gpu.compute_capability.replace('.', '')}",
-        f"-DCMAKE_CUDA_COMPILER={find_nvcc()}",
-    ]
-    for command in (
-        [cmake, "-S", str(SOURCE_DIR), "-B", str(build_dir), *options],
-        [cmake, "--build", str(build_dir), "-j"],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            lines = (result.stdout + result.stderr).splitlines()
-            reason = next((line.strip() for line in lines if "error" in line.lower()), "it gave no reason")
-            raise EngineError(f"the plugin does not compile: {reason}; give one: --plugin PATH")
-    shutil.copyfile(next(build_dir.rglob("liblstfe_plugin.so")), target)
-    shutil.rmtree(build_dir)
-
-
-def find_headers(tensorrt_version: str) -> Path | None:
-    """Return TensorRT's headers: of TENSORRT_ROOT, or where the system's packages put them."""
-    roots = [Path(os.environ["TENSORRT_ROOT"])] if os.environ.get("TENSORRT_ROOT") else []
-    roots += [
-        Path("/usr/include"),
-        Path("/usr/local/tensorrt"),
-        Path(f"/usr/include/{platform.machine()}-linux-gnu"),
-    ]
-    major = tensorrt_version.split(".")[0]
-    for root in roots:
-        for version, folder in tensorrt_versions(root).items():
-            if version.split(".")[0] == major:
-                return folder
-    return None

@@ -7,6 +7,7 @@ each piece of work and never stays so, so that several streams may share a proce
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Array = npt.NDArray[Any]
 _MIB = 2**20
 # cuStreamBeginCapture: other threads may go on allocating while this one captures.
 _CAPTURE_THREAD_LOCAL = 1
+# Else whatever another thread does on the default stream would end a capture, and fail itself.
+_NON_BLOCKING = 1
 
 
 class CudaError(UserError):
@@ -75,6 +78,8 @@ class Cuda:
             device = driver.Device(number)
             self.gpu = Gpu(device.name(), "{}.{}".format(*device.compute_capability()))
             self._context = device.retain_primary_context()
+            self.set_up = threading.RLock()
+            """Held while engines are loaded, contexts made and launches recorded, which are not for several threads."""
         except driver.Error as error:
             raise CudaError(f"no usable GPU: {error}; TensorRT needs one and its driver") from None
 
@@ -109,7 +114,7 @@ class Memory:
     def __init__(self, cuda: Cuda) -> None:
         self._driver = cuda.driver
         self._allocations: list[Any] = []
-        self.stream: Any = cuda.driver.Stream()
+        self.stream: Any = cuda.driver.Stream(_NON_BLOCKING)
         self.num_bytes = 0
         """Allocated on the GPU."""
 
@@ -150,11 +155,14 @@ class Memory:
         return self._driver.Event(self._driver.event_flags.DISABLE_TIMING)
 
     def close(self) -> None:
-        """Give all of the GPU's memory back, once its work is done."""
+        """Give all of the GPU's memory and the stream back, once its work is done."""
+        if self.stream is None:
+            return
         self.stream.synchronize()
         while self._allocations:
             self._allocations.pop().free()
         self.num_bytes = 0
+        self.stream = None
 
 
 class LaunchGraph:
@@ -173,13 +181,14 @@ class LaunchGraph:
             return None
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
         launched = launch()
-        ended = library.cuStreamEndCapture(handle, ctypes.byref(graph)) == 0
-        if not (launched and ended):
+        if library.cuStreamEndCapture(handle, ctypes.byref(graph)) != 0:
             return None
         flags = ctypes.c_ulonglong(0)
-        status = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, flags)
+        is_made = (
+            launched and library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, flags) == 0
+        )
         library.cuGraphDestroy(graph)
-        return LaunchGraph(library, executable) if status == 0 else None
+        return LaunchGraph(library, executable) if is_made else None
 
     def launch(self, stream: Any) -> bool:
         """Start it; say whether that worked."""

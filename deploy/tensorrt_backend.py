@@ -38,6 +38,8 @@ from lstfe.types import ByteArray
 
 _LOG = logging.getLogger(__name__)
 _RESAMPLE_INPUTS = ("frame", "row_weights", "column_weights", "inside")
+# Its suppression finds as many boxes as there are, which the host must know before it goes on.
+_NOT_RECORDED = ("decode",)
 _shared: WeakValueDictionary[Path, Engines] = WeakValueDictionary()
 
 
@@ -61,12 +63,15 @@ class Engines:
             raise EngineError(f"{directory}: no {', '.join(missing)}; build the engines again")
         if manifest.has_plugin:
             tensorrt.load_plugin(directory / PLUGIN_FILE)
-        with cuda.active():
-            self._runtime = tensorrt.module.Runtime(tensorrt.logger)
-            self._engines = {name: self._load(directory / f"{name}.plan") for name in self.inputs}
+        self._directory = directory
+        self._profiles_taken: set[str] = set()
+        with cuda.set_up, cuda.active():
+            self._runtime = tensorrt.start(tensorrt.module.Runtime)
+            self._engines = {name: self._load(name) for name in self.inputs}
         _LOG.info("engines %s on %s", directory.name, cuda.gpu.name)
 
-    def _load(self, path: Path) -> Any:
+    def _load(self, name: str) -> Any:
+        path = self._directory / f"{name}.plan"
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise EngineError(
@@ -93,17 +98,32 @@ class Engines:
 
     def new_context(self, name: str) -> Any:
         """Return an execution context without memory of its own; raises EngineError."""
-        engine, module = self[name], self.tensorrt.module
-        if self.tensorrt.major >= 10:
-            context = engine.create_execution_context(module.ExecutionContextAllocationStrategy.USER_MANAGED)
-        else:
-            context = engine.create_execution_context_without_device_memory()
+        module = self.tensorrt.module
+        with self.cuda.set_up:
+            engine = self._engine_for_context(name)
+            if self.tensorrt.major >= 10:
+                strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
+                context = engine.create_execution_context(strategy)
+            else:
+                context = engine.create_execution_context_without_device_memory()
         if context is None:
             raise EngineError(
                 f"graph {name}: no execution context on {self.cuda.gpu.name}: {self.tensorrt.last_error()}; "
                 "run fewer streams on this GPU"
             )
         return context
+
+    def _engine_for_context(self, name: str) -> Any:
+        """Return the engine, or before 8.6 another copy of it: there, contexts cannot share an engine's profile."""
+        has_free_shapes = any(
+            -1 in tuple(self[name].get_tensor_shape(tensor)) for tensor in self.inputs[name]
+        )
+        if self.tensorrt.shares_profiles or not has_free_shapes:
+            return self[name]
+        if name not in self._profiles_taken:
+            self._profiles_taken.add(name)
+            return self[name]
+        return self._load(name)
 
     def require_in_profile(self, name: str, tensor: str, shape: tuple[int, ...], what: str) -> None:
         """Raise EngineError for a shape that the engine was not built for."""
@@ -178,8 +198,9 @@ class Program:
         """Start the graph on the stream."""
         self._runs += 1
         # The first run sets up what must not be recorded.
-        if self._runs == 2:
-            self._recording = LaunchGraph.record(self._launch, self._stream)
+        if self._runs == 2 and self._name not in _NOT_RECORDED:
+            with self._engines.cuda.set_up:
+                self._recording = LaunchGraph.record(self._launch, self._stream)
         started = self._launch() if self._recording is None else self._recording.launch(self._stream)
         if not started:
             raise EngineError(f"graph {self._name} did not run: {self._reason()}")
@@ -194,7 +215,7 @@ class Program:
         """Free the recording and the context."""
         if self._recording is not None:
             self._recording.close()
-        self._context = None
+        self._context = self._stream = None
 
 
 class TensorRTDevice(Device[DeviceArray]):
@@ -205,6 +226,7 @@ class TensorRTDevice(Device[DeviceArray]):
         self._engines = engines
         self._programs: dict[tuple[object, ...], Program] = {}
         self._resampled: _Resampled | None = None
+        self._page_locked: list[PageLocked] = []
         with engines.cuda.active():
             self._memory = Memory(engines.cuda)
             self._scratch = self._memory.allocate((engines.scratch_bytes,), np.uint8)
@@ -299,18 +321,22 @@ class TensorRTDevice(Device[DeviceArray]):
         return replace(buffer, shape=(1, number, *buffer.shape[2:]))
 
     def staging(self, like: DeviceArray) -> PageLocked:
-        """Return page-locked memory."""
-        return PageLocked(self._memory, like.shape, like.dtype)
+        """Return page-locked memory, which ends with the device."""
+        self._page_locked.append(PageLocked(self._memory, like.shape, like.dtype))
+        return self._page_locked[-1]
 
     def wait(self) -> None:
         """Wait for the stream's work."""
         self._memory.stream.synchronize()
 
     def close(self) -> None:
-        """Wait for the stream's work and free all that is its own."""
-        self.wait()
+        """Wait for the stream's work and free all that is its own, while the context is current: else it stays."""
+        if self._memory.stream is not None:
+            self.wait()
         while self._programs:
             self._programs.popitem()[1].close()
+        while self._page_locked:
+            self._page_locked.pop().close()
         self._resampled = None
         self._memory.close()
 
@@ -349,6 +375,10 @@ class PageLocked:
         """Wait and return what was copied."""
         self._copied.synchronize()
         return self._array
+
+    def close(self) -> None:
+        """Free the memory; nothing can be read any more."""
+        del self._array, self._copied
 
 
 class EngineGraphs:

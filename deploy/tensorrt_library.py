@@ -21,19 +21,23 @@ class TensorRT:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.version: str = module.__version__
-        self.major = int(self.version.split(".")[0])
+        number = tuple(int(part) for part in self.version.split(".")[:2])
+        self.major = number[0]
+        self.shares_profiles = number >= (8, 6)
+        """Whether several contexts may use one engine whose shapes are free, once it is built so."""
         self._errors: deque[str] = deque(maxlen=8)
+        self._warnings: deque[str] = deque(maxlen=1)
         self._plugins: set[Path] = set()
         self.logger = self._make_logger()
         # TensorRT's own plugins: RoIAlign is one of them, and engines that have it load in no process without.
         module.init_libnvinfer_plugins(self.logger, "")
 
     def _make_logger(self) -> Any:
-        module, errors = self.module, self._errors
+        module, errors, warnings = self.module, self._errors, self._warnings
         severity = module.ILogger.Severity
 
         class Logger(module.ILogger):  # type: ignore[misc,name-defined]
-            """Keeps errors for our own one-line messages."""
+            """Keeps last words for our own one-line messages."""
 
             def __init__(self) -> None:
                 module.ILogger.__init__(self)
@@ -42,13 +46,25 @@ class TensorRT:
                 if level in (severity.INTERNAL_ERROR, severity.ERROR):
                     errors.append(" ".join(message.split()))
                 elif level == severity.WARNING:
+                    warnings.append(" ".join(message.split()))
                     _LOG.debug("TensorRT: %s", message)
 
         return Logger()
 
     def last_error(self) -> str:
-        """Return TensorRT's last words, shortened."""
-        return self._errors[-1][:300] if self._errors else "it gave no reason"
+        """Return TensorRT's last words, shortened; that a driver is too old is a mere warning to it."""
+        words = self._errors or self._warnings
+        return words[-1][:300] if words else "it gave no reason"
+
+    def start(self, factory: Any) -> Any:
+        """Return a `Builder` or `Runtime`; raises EngineError where TensorRT has none on this machine."""
+        try:
+            return factory(self.logger)
+        except TypeError:  # how the bindings say that the library returned nothing
+            raise EngineError(
+                f"TensorRT {self.version} does not start on this machine: {self.last_error()}; is the driver new "
+                "enough for it?"
+            ) from None
 
     def load_plugin(self, path: Path) -> None:
         """Register the plugin's operators, once; raises EngineError."""

@@ -73,7 +73,8 @@ def write_triton_model(
 
 def triton_config(name: str, *, backend: str, num_streams: int, num_instances: int, idle_seconds: int) -> str:
     """Return config.pbtxt: Triton's ModelConfig in protobuf's text format."""
-    kind = "KIND_GPU" if backend == "tensorrt" else "KIND_CPU"
+    # The first GPU, which the runtime takes; without naming it there would be so many instances on every GPU.
+    kind = "KIND_GPU gpus: [ 0 ]" if backend == "tensorrt" else "KIND_CPU"
     outputs = ",\n".join(
         f'  {{ name: "{output}" data_type: {data_type} dims: {dims} }}'
         for output, (data_type, dims) in OUTPUTS.items()

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.build_engine import Bounds, bounds_of, find_headers, profiles_of, require_kernels
+from deploy.build_engine import Bounds, bounds_of, profiles_of
 from deploy.cuda import Gpu
 from deploy.engine_manifest import EngineError, engine_key
+from deploy.plugin.build import find_headers
 from lstfe.config import Config, ModelConfig
 
 CONFIG = Config(model=ModelConfig(image_short_side=600, image_long_side=1000))
@@ -52,21 +53,6 @@ def test_sizes_that_a_graph_fixes_stay_and_the_others_are_the_profile_s() -> Non
 def test_a_set_of_engines_is_named_by_what_it_was_built_for() -> None:
     gpu = Gpu("NVIDIA H200 SXM/141GB", "9.0")
     assert engine_key("fp16", "10.13.2.6", gpu) == "fp16-trt10.13.2.6-sm90-nvidia-h200-sxm-141gb"
-
-
-def test_fp8_wants_a_tensorrt_and_a_gpu_that_have_it() -> None:
-    hopper, ampere = Gpu("H200", "9.0"), Gpu("A100", "8.0")
-    require_kernels("fp8", "10.13.2.6", hopper)
-    require_kernels("fp8", "10.2.0", Gpu("L40S", "8.9"))
-    require_kernels("int8", "8.5.3", ampere)
-    with pytest.raises(
-        EngineError, match=r"TensorRT 10.0.1 has no fp8 convolutions, expected TensorRT 10\.2 or"
-    ):
-        require_kernels("fp8", "10.0.1", hopper)
-    with pytest.raises(
-        EngineError, match=r"A100 has compute capability 8\.0, fp8 wants 8\.9 or newer; use int8"
-    ):
-        require_kernels("fp8", "10.13.2", ampere)
 
 
 def test_headers_are_those_of_the_major_version_that_loads_the_plugin(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 import deploy.tensorrt_graphs
 from deploy.build_engine import build_engines
 from deploy.bundle import Bundle, FileStamp, open_bundle, stamp_of
-from deploy.cuda import CudaError
+from deploy.cuda import CudaError, LaunchGraph
 from deploy.engine_manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
@@ -89,7 +91,7 @@ def assert_alike(expected: list[FrameDetections], found: list[FrameDetections]) 
         np.testing.assert_array_equal(other.detections.labels, one.detections.labels)
 
 
-@pytest.mark.parametrize("version", ["8.5.3.1", "10.0.1", "10.13.2.6", "11.1.0.3"])
+@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1.6", "10.0.1", "10.13.2.6", "11.1.0.3"])
 def test_engines_of_every_api_detect_what_onnx_runtime_detects(
     copied: Bundle, make_frames: Callable[..., Any], version: str
 ) -> None:
@@ -100,6 +102,63 @@ def test_engines_of_every_api_detect_what_onnx_runtime_detects(
         assert_alike(expected, detect_all(bundle.detector("tensorrt", NUM_FRAMES), frames))
         assert driver.library.num_launched > 0, "graphs are recorded and replayed"
         assert (driver.library.num_executables, driver.gpu.used_bytes) == (0, 0), "all is given back"
+
+
+@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1.6"])
+def test_streams_share_engines_with_free_shapes_before_10_too(
+    copied: Bundle, make_frames: Callable[..., Any], version: str
+) -> None:
+    frames = list(make_frames(NUM_FRAMES))
+    expected = detect_all(copied.detector("onnx", NUM_FRAMES), frames)
+    with engines.stand_ins(version) as driver:
+        bundle = build(copied, driver, frame_sizes=[(48, 64), (64, 96)]).bundle
+        first, second = (bundle.detector("tensorrt", NUM_FRAMES) for _ in range(2))
+        assert_alike(expected, detect_all(first, frames))
+        assert_alike(expected, detect_all(second, frames))
+
+
+def test_a_stream_that_ends_in_another_thread_leaves_nothing_behind(
+    built: Built, make_frames: Callable[..., Any]
+) -> None:
+    detector = built.bundle.detector("tensorrt")
+    for frame in make_frames(NUM_FRAMES):
+        detector.push(frame)
+    thread = threading.Thread(target=detector.finish)
+    thread.start()
+    thread.join()
+    del detector
+    gc.collect()
+    assert built.driver.gpu.leaked == 0
+    assert len(built.driver.streams) == 0
+
+
+def test_a_suppression_whose_size_depends_on_data_is_not_recorded(
+    built: Built, make_frames: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[str] = []
+    record = LaunchGraph.record
+
+    def watched(launch: Any, stream: Any) -> LaunchGraph | None:
+        recorded.append(launch.__self__._name)
+        return record(launch, stream)
+
+    monkeypatch.setattr(LaunchGraph, "record", staticmethod(watched))
+    detect_all(built.bundle.detector("tensorrt", NUM_FRAMES), list(make_frames(NUM_FRAMES)))
+    assert "backbone" in recorded
+    assert "decode" not in recorded
+
+
+def test_a_driver_that_is_too_old_is_one_line(
+    built: Built, copied: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSTFE_FAKE_OLD_DRIVER", "1")
+    expected = (
+        r"^TensorRT 10\.13\.2\.6 does not start on this machine: CUDA initialization failure .* 35; is the"
+    )
+    with pytest.raises(EngineError, match=expected):
+        build(copied, built.driver)
+    with pytest.raises(EngineError, match=expected):
+        built.bundle.detector("tensorrt")
 
 
 def test_the_time_of_each_engine_is_that_of_its_work(built: Built, make_frames: Callable[..., Any]) -> None:

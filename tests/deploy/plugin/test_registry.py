@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 
 import deploy.tensorrt_library
-from deploy.build_engine import build_plugin, find_headers
 from deploy.cuda import Gpu
+from deploy.plugin.build import build_plugin, find_headers
 from deploy.plugin.library import find_nvcc
 from deploy.tensorrt_library import PLUGIN_OPERATORS, open_tensorrt
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -40,12 +41,14 @@ class _Gpu:
     total_bytes = 1 << 30
     used_bytes = 0
     initialised = False
+    leaked = 0
+    """Objects that ended while no context was current: those of another thread than opened the GPU would stay."""
     allocations: dict[int, DeviceAllocation] = {}  # noqa: RUF012
 
 
 gpu = _Gpu
 _current = threading.local()
-streams: dict[int, Stream] = {}
+streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
 
 
 def init(flags: int = 0) -> None:
@@ -99,6 +102,13 @@ def require_context() -> None:
         raise LogicError("context is not current on this thread: invalid device context")
 
 
+class _Owned:
+    """What lives in the context."""
+
+    def __del__(self) -> None:
+        gpu.leaked += not _stack()
+
+
 class DeviceAllocation:
     def __init__(self, size: int) -> None:
         self._bytes = np.full(size, 0xA5, np.uint8)  # what was there before
@@ -131,7 +141,13 @@ def mem_get_info() -> tuple[int, int]:
 
 def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
     require_context()
-    return np.empty(shape, dtype, order)
+    array = np.empty(shape, dtype, order).view(_PageLocked)
+    array.owner = _Owned()
+    return array
+
+
+class _PageLocked(np.ndarray):
+    owner: _Owned | None = None
 
 
 def check_address(address: int, size: int) -> None:
@@ -141,9 +157,10 @@ def check_address(address: int, size: int) -> None:
     raise LogicError(f"an illegal memory access was encountered: {size} bytes at {address:#x}")
 
 
-class Stream:
+class Stream(_Owned):
     def __init__(self, flags: int = 0) -> None:
         require_context()
+        self.flags = flags
         self.work: deque[Any] = deque()
         self.captured: list[Callable[[], None]] | None = None
         self.handle = id(self)
@@ -163,7 +180,7 @@ class Stream:
             self.work.popleft()()
 
 
-class Event:
+class Event(_Owned):
     def __init__(self, flags: int = 0) -> None:
         require_context()
         self._stream: Stream | None = None
@@ -237,6 +254,9 @@ class DriverLibrary:
         self.num_executables = 0
 
     def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:
+        assert streams[stream.value].flags == 1, (
+            "other threads' work on the default stream would end the capture"
+        )
         streams[stream.value].captured = []
         return 0
 

@@ -27,6 +27,7 @@ class DataType(enum.Enum):
 
 
 float32 = DataType.FLOAT
+float16 = DataType.HALF
 
 _NUMPY = {
     DataType.FLOAT: np.float32,
@@ -67,6 +68,13 @@ def complain(logger: ILogger, message: str) -> None:
     logger.log(ILogger.Severity.ERROR, message)
 
 
+def require_driver(logger: ILogger) -> None:
+    """What pybind11 raises where the library returns no object; the reason is a mere warning to TensorRT."""
+    if os.environ.get("LSTFE_FAKE_OLD_DRIVER"):
+        logger.log(ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
 if MAJOR >= 11:
     NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 0})
     BuilderFlag = enum.Enum("BuilderFlag", ["TF32", "STRIP_PLAN"])
@@ -89,7 +97,8 @@ if MAJOR >= 10:
 else:
     PreviewFeature = enum.IntEnum(
         "PreviewFeature",
-        {"FASTER_DYNAMIC_SHAPES_0805": 0, "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805": 1},
+        {"FASTER_DYNAMIC_SHAPES_0805": 0, "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805": 1}
+        | ({"PROFILE_SHARING_0806": 2} if VERSION >= (8, 6) else {}),
     )
     TacticSource = enum.IntEnum(
         "TacticSource",
@@ -101,6 +110,9 @@ class LayerType(enum.Enum):
     CONSTANT = 0
     SHAPE = 1
     CONVOLUTION = 2
+    QUANTIZE = 3
+    DEQUANTIZE = 4
+    OTHER = 5
 
 
 class _Registry:
@@ -153,6 +165,8 @@ def unknown_operator(model: onnx.ModelProto) -> str | None:
 
 
 class Tensor:
+    """An input or output of a network or an engine."""
+
     def __init__(self, value: onnx.ValueInfoProto) -> None:
         self.name = value.name
         sizes = value.type.tensor_type.shape.dim

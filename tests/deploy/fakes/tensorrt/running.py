@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import weakref
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tensorrt import names
 
 class Runtime:
     def __init__(self, logger: names.ILogger) -> None:
+        names.require_driver(logger)
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> _Engine | None:
@@ -42,14 +44,18 @@ class Runtime:
         ):
             names.complain(self._logger, "Cannot find plugin: ROIAlign_TRT, version: 1, namespace:")
             return None
-        return _Engine(model, header["profiles"], self._logger)
+        return _Engine(model, header["profiles"], header["shares_profiles"], self._logger)
 
 
 class _Engine:
-    def __init__(self, model: onnx.ModelProto, profiles: dict[str, Any], logger: names.ILogger) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, profiles: dict[str, Any], shares_profiles: bool, logger: names.ILogger
+    ) -> None:
         self.model = model
         self.profiles = profiles
         self.logger = logger
+        self.shares_profiles = shares_profiles
+        self.contexts: weakref.WeakSet[_Context] = weakref.WeakSet()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         self.session = onnxruntime.InferenceSession(model.SerializeToString(), options)
@@ -97,12 +103,19 @@ class _Context:
     def __init__(self, engine: _Engine) -> None:
         cuda.require_context()
         self._engine = engine
+        has_free_shapes = any(-1 in engine.tensors[value.name].shape for value in engine.model.graph.input)
+        self._has_profile = engine.shares_profiles or not has_free_shapes or not engine.contexts
+        if not self._has_profile:
+            names.complain(engine.logger, "Profile 0 has been chosen by another IExecutionContext.")
+        engine.contexts.add(self)
         self._inputs: dict[str, tuple[int, ...]] = {}
         self._outputs: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch: int | None = None
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
+        if not self._has_profile:
+            return False
         least, _, most = self._engine.get_tensor_profile_shape(name, 0)
         if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
             names.complain(self._engine.logger, f"{name}: {shape} is outside of the profile")
