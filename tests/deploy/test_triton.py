@@ -28,7 +28,7 @@ _SCHEMA = {
         "oldest": "Oldest",
         "control_input": "*ControlInput",
     },
-    "InstanceGroup": {"count": "int32", "kind": "Kind"},
+    "InstanceGroup": {"count": "int32", "kind": "Kind", "gpus": "*int32"},
     "Parameter": {"string_value": "string"},
     "ParameterEntry": {"key": "string", "value": "Parameter"},
     "ModelConfig": {
