@@ -94,7 +94,8 @@ def _compared(
         expanded = ExpandedGraphs(models, bundle.config)
         yield PlainView(expanded, plain, bundle.config), precision, engines_dir / f"onnx-{precision}"
         return
-    from deploy.tensorrt_backend import EngineGraphs, open_engines
+    from deploy.engine_graphs import EngineGraphs
+    from deploy.engines import open_engines
 
     engines = open_engines(bundle)
     directory, _ = find_engines(bundle, engines.tensorrt.version, engines.cuda.gpu)

@@ -1,152 +1,32 @@
 """Runs a bundle's engines: TensorRT 8.5 to 11 and pycuda, without torch and onnx.
 
-`Engines` are loaded once a process and shared; each stream has a `TensorRTDevice` of its own, with its execution
-contexts, its CUDA stream and its memory, all of which are bounded and given back at the stream's end. Contexts work
-one after the other and share one scratch memory. A graph is recorded at its second run and replayed from then on.
+Each stream has a `TensorRTDevice` of its own, with its execution contexts, its CUDA stream and its memory, all of which
+are bounded and given back at the stream's end. Contexts work one after the other and share one scratch memory. A graph
+is recorded at its second run and replayed from then on.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.bundle import Bundle
-from deploy.cuda import Array, Cuda, CudaError, DeviceArray, LaunchGraph, Memory, open_cuda
+from deploy.cuda import Array, CudaError, DeviceArray, LaunchGraph, Memory
 from deploy.device import Device
-from deploy.engine_manifest import (
-    PLUGIN_FILE,
-    EngineError,
-    EngineManifest,
-    check_files,
-    find_engines,
-)
-from deploy.graphs import Form, graphs_of
+from deploy.engine_manifest import EngineError
+from deploy.engines import RESAMPLE_INPUTS, Engines, shape_text
+from deploy.graphs import Form
 from deploy.resampling import NAME as RESAMPLE
 from deploy.resampling import padded_size, resampling_of
-from deploy.tensorrt_library import TensorRT, open_tensorrt
-from lstfe.config import Config
 from lstfe.types import ByteArray
 
-_LOG = logging.getLogger(__name__)
-_RESAMPLE_INPUTS = ("frame", "row_weights", "column_weights", "inside")
 # Its suppression finds as many boxes as there are, which the host must know before it goes on.
 _NOT_RECORDED = ("decode",)
-_shared: WeakValueDictionary[Path, Engines] = WeakValueDictionary()
-
-
-class Engines:
-    """The engines of one folder, deserialised; safe to share between streams and threads."""
-
-    def __init__(
-        self, tensorrt: TensorRT, cuda: Cuda, directory: Path, manifest: EngineManifest, config: Config
-    ) -> None:
-        """Load all that the manifest lists; raises EngineError for what is missing, changed or refused."""
-        self.tensorrt = tensorrt
-        self.cuda = cuda
-        self.manifest = manifest
-        self.config = config
-        graphs = graphs_of(config, manifest.form)
-        self.inputs = {graph.name: graph.inputs for graph in graphs if graph.name != "preprocess"}
-        self.outputs = {graph.name: graph.outputs for graph in graphs if graph.name != "preprocess"}
-        self.inputs[RESAMPLE], self.outputs[RESAMPLE] = _RESAMPLE_INPUTS, ("image",)
-        check_files(directory, manifest.files)
-        if missing := sorted({f"{name}.plan" for name in self.inputs} - manifest.files.keys()):
-            raise EngineError(f"{directory}: no {', '.join(missing)}; build the engines again")
-        if manifest.has_plugin:
-            tensorrt.load_plugin(directory / PLUGIN_FILE)
-        self._directory = directory
-        self._profiles_taken: set[str] = set()
-        with cuda.set_up, cuda.active():
-            self._runtime = tensorrt.start(tensorrt.module.Runtime)
-            self._engines = {name: self._load(name) for name in self.inputs}
-        _LOG.info("engines %s on %s", directory.name, cuda.gpu.name)
-
-    def _load(self, name: str) -> Any:
-        path = self._directory / f"{name}.plan"
-        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if engine is None:
-            raise EngineError(
-                f"{path}: TensorRT {self.tensorrt.version} refuses it: {self.tensorrt.last_error()}; "
-                "build the engines again"
-            )
-        return engine
-
-    def __getitem__(self, name: str) -> Any:
-        return self._engines[name]
-
-    def dtype(self, name: str, tensor: str) -> np.dtype[Any]:
-        """Return the type of a graph's input or output."""
-        dtype: np.dtype[Any] = np.dtype(self.tensorrt.module.nptype(self[name].get_tensor_dtype(tensor)))
-        return dtype
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Memory that the hungriest engine computes in."""
-        # 11 has no `device_memory_size` any more, 8.5 to 10.0 no `_v2` yet.
-        names = ("device_memory_size_v2", "device_memory_size")
-        attribute = next(name for name in names if hasattr(self["backbone"], name))
-        return max(int(getattr(engine, attribute)) for engine in self._engines.values())
-
-    def new_context(self, name: str) -> Any:
-        """Return an execution context without memory of its own; raises EngineError."""
-        module = self.tensorrt.module
-        with self.cuda.set_up:
-            engine = self._engine_for_context(name)
-            if self.tensorrt.major >= 10:
-                strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
-                context = engine.create_execution_context(strategy)
-            else:
-                context = engine.create_execution_context_without_device_memory()
-        if context is None:
-            raise EngineError(
-                f"graph {name}: no execution context on {self.cuda.gpu.name}: {self.tensorrt.last_error()}; "
-                "run fewer streams on this GPU"
-            )
-        return context
-
-    def _engine_for_context(self, name: str) -> Any:
-        """Return the engine, or before 8.6 another copy of it: there, contexts cannot share an engine's profile."""
-        has_free_shapes = any(
-            -1 in tuple(self[name].get_tensor_shape(tensor)) for tensor in self.inputs[name]
-        )
-        if self.tensorrt.shares_profiles or not has_free_shapes:
-            return self[name]
-        if name not in self._profiles_taken:
-            self._profiles_taken.add(name)
-            return self[name]
-        return self._load(name)
-
-    def require_in_profile(self, name: str, tensor: str, shape: tuple[int, ...], what: str) -> None:
-        """Raise EngineError for a shape that the engine was not built for."""
-        fixed = tuple(self[name].get_tensor_shape(tensor))
-        bounds = [fixed] * 3 if -1 not in fixed else self[name].get_tensor_profile_shape(tensor, 0)
-        least, _, most = (tuple(bound) for bound in bounds)
-        if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
-            raise EngineError(
-                f"{what}: graph {name} takes {tensor} from {_text(least)} to {_text(most)}, got {_text(shape)}; "
-                "build engines for it: `lstfe engine build BUNDLE --image-size HEIGHTxWIDTH`"
-            )
-
-
-def open_engines(bundle: Bundle) -> Engines:
-    """Load the engines of a bundle that were built for this machine, once a process; raises EngineError, CudaError."""
-    tensorrt = open_tensorrt()
-    cuda = open_cuda()
-    directory, manifest = find_engines(bundle, tensorrt.version, cuda.gpu)
-    directory = directory.resolve()
-    engines = _shared.get(directory)
-    if engines is None or engines.manifest != manifest:
-        engines = _shared[directory] = Engines(tensorrt, cuda, directory, manifest, bundle.config)
-    return engines
 
 
 class Program:
@@ -166,9 +46,11 @@ class Program:
                 raise EngineError(
                     f"graph {name} takes {tensor} as {expected}, got {array.dtype}; build the engines again"
                 )
-            engines.require_in_profile(name, tensor, array.shape, f"{tensor} of {_text(array.shape)}")
+            engines.require_in_profile(name, tensor, array.shape, f"{tensor} of {shape_text(array.shape)}")
             if not self._context.set_input_shape(tensor, array.shape):
-                raise EngineError(f"graph {name}: {tensor} {_text(array.shape)} is refused: {self._reason()}")
+                raise EngineError(
+                    f"graph {name}: {tensor} {shape_text(array.shape)} is refused: {self._reason()}"
+                )
         self.inputs = [
             array if array.is_fixed else memory.allocate(array.shape, array.dtype, is_fixed=True)
             for array in inputs
@@ -269,7 +151,7 @@ class TensorRTDevice(Device[DeviceArray]):
         )
         staging = self._memory.page_locked((*frame_size, 3), np.uint8)
         frame = self._memory.allocate(staging.shape, np.uint8, is_fixed=True)
-        weights = [self.upload(RESAMPLE, name, getattr(resampling, name)) for name in _RESAMPLE_INPUTS[1:]]
+        weights = [self.upload(RESAMPLE, name, getattr(resampling, name)) for name in RESAMPLE_INPUTS[1:]]
         return _Resampled(resampling.image_size, staging, [frame, *weights], self._memory.event())
 
     def run(self, name: str, *inputs: DeviceArray | Sequence[DeviceArray]) -> list[DeviceArray]:
@@ -300,9 +182,20 @@ class TensorRTDevice(Device[DeviceArray]):
         """Copy values of the host, once, in the type that the engine wants."""
         staging = values.astype(self._engines.dtype(name, tensor))
         target = self._memory.allocate(staging.shape, staging.dtype, is_fixed=True)
-        self._memory.upload(staging, target)
-        self._memory.stream.synchronize()  # `staging` ends here
+        self.overwrite(target, staging)
         return target
+
+    def overwrite(self, target: DeviceArray, values: Array) -> None:
+        """Copy values of the host, in the target's type; they are there once this returns."""
+        self._memory.upload(values, target)
+        self._memory.stream.synchronize()
+
+    def download(self, source: DeviceArray) -> Array:
+        """Return a copy on the host."""
+        found = np.empty(source.shape, source.dtype)
+        self._memory.download(source, found)
+        self._memory.stream.synchronize()
+        return found
 
     def empty(self, like: DeviceArray, shape: tuple[int, ...] | None = None) -> DeviceArray:
         """Take memory of the stream's."""
@@ -381,47 +274,7 @@ class PageLocked:
         del self._array, self._copied
 
 
-class EngineGraphs:
-    """Engines as `deploy.device.Graphs`: arrays of the host in and out, for comparisons. `close` frees the GPU."""
-
-    def __init__(self, engines: Engines) -> None:
-        self._device = TensorRTDevice(engines)
-        self._engines = engines
-        self._uploaded: dict[tuple[object, ...], DeviceArray] = {}
-        self._memory = self._device._memory
-
-    def run(self, name: str, *inputs: Array) -> list[Array]:
-        """Run one graph on arrays of any type; outputs come as the engine has them."""
-        with self._device.active():
-            arrays = [self._brought(name, place, value) for place, value in enumerate(inputs)]
-            outputs = self._device.run(name, *arrays)
-            found = [np.empty(array.shape, array.dtype) for array in outputs]
-            for array, target in zip(outputs, found, strict=True):
-                self._memory.download(array, target)
-            self._memory.stream.synchronize()
-            return found
-
-    def _brought(self, name: str, place: int, value: Array) -> DeviceArray:
-        tensor = self._engines.inputs[name][place]
-        key = (name, place, value.shape)
-        if key not in self._uploaded:
-            self._uploaded[key] = self._device.upload(name, tensor, value)
-        target = self._uploaded[key]
-        self._memory.upload(np.ascontiguousarray(value, target.dtype), target)
-        self._memory.stream.synchronize()
-        return target
-
-    def close(self) -> None:
-        """Free the GPU's memory."""
-        with self._device.active():
-            self._device.close()
-
-
 def _lined_up(parts: Sequence[DeviceArray]) -> DeviceArray:
     """Return what several arrays are together along axis 1, without an address."""
     first = parts[0]
     return DeviceArray(0, (1, sum(part.shape[1] for part in parts), *first.shape[2:]), first.dtype)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -19,9 +19,9 @@ _PACKAGES = ("tensorrt", "pycuda")
 def _forget() -> None:
     """Close what is opened once a process."""
     import deploy.cuda
-    import deploy.tensorrt_backend
+    import deploy.engines
 
-    deploy.tensorrt_backend._shared.clear()
+    deploy.engines._shared.clear()
     deploy.cuda.open_cuda.cache_clear()
 
 
@@ -33,7 +33,7 @@ def _loaded() -> list[str]:
 def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
     """Let `import tensorrt` and `import pycuda` find the stand-ins; yields pycuda.driver."""
     import deploy.cuda
-    import deploy.tensorrt_backend
+    import deploy.engines
     import deploy.tensorrt_library
 
     with pytest.MonkeyPatch.context() as patch:

@@ -23,10 +23,12 @@ import deploy.tensorrt_graphs
 from deploy.build_engine import build_engines
 from deploy.bundle import Bundle, FileStamp, open_bundle, stamp_of
 from deploy.cuda import CudaError, LaunchGraph
+from deploy.engine_graphs import EngineGraphs
 from deploy.engine_manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
+from deploy.engines import open_engines
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
-from deploy.tensorrt_backend import EngineGraphs, TensorRTDevice, open_engines
+from deploy.tensorrt_backend import TensorRTDevice
 from lstfe.types import ByteArray, FrameDetections
 
 _spec = importlib.util.spec_from_file_location("engines", Path(__file__).with_name("engines.py"))
@@ -377,7 +379,7 @@ def test_a_machine_that_cannot_compile_the_plugin_says_what_it_lacks(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("TENSORRT_ROOT", raising=False)
-    monkeypatch.setattr("deploy.build_engine.find_nvcc", lambda: None)
+    monkeypatch.setattr("deploy.plugin.build.find_nvcc", lambda: None)
     with (
         engines.stand_ins() as driver,
         pytest.raises(EngineError, match=r"no nvcc .*, no cmake, no TensorRT's headers .* --plugin PATH"),
