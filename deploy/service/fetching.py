@@ -3,15 +3,19 @@
 A name is resolved once, every address that it has must be public, and the connection goes to exactly the address
 that was checked: a name server that answers differently the second time (DNS rebinding) changes nothing. Each
 redirect is checked as if it were the client's. Proxy settings of the environment are not used.
+
+A server that sends a byte now and then keeps every single read below its time limit, so the time of the whole fetch
+is watched from outside: `FetchStopper` shuts the connection down, whatever is being waited for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,7 @@ MAX_URL_LENGTH = 2048
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK_BYTES = 256 * 1024
+_SILENCE_S = 10.0  # of one read, one write, one connection
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".localdomain", ".home.arpa")
 
@@ -43,6 +48,35 @@ class FetchLimits:
     timeout_s: float
     """From the first connection to the last byte."""
     allow_private: bool = False
+
+
+class FetchStopper:
+    """Ends a fetch from another thread, at once, also while it waits for the other side."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """Shut the connection down; the fetch raises FetchError of this reason."""
+        with self._lock:
+            self._reason = self._reason or reason
+            if self._connection is not None:
+                _shut_down(self._connection)
+
+    def raise_if_stopped(self, parts: SplitResult) -> None:
+        """Raise FetchError where the fetch is to end."""
+        if self._reason is not None:
+            raise FetchError(f"{_shown(parts)}: {self._reason}")
+
+    def watch(self, connection: socket.socket | None) -> None:
+        """Take the connection that is used from now on, or None."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            # A descriptor of our own: the one of a connection that is closed meanwhile may be another's already.
+            self._connection = None if connection is None else connection.dup()
 
 
 def check_url(url: str, *, allow_private: bool = False) -> SplitResult:
@@ -91,33 +125,54 @@ def fetch_video(
     destination: Path,
     limits: FetchLimits,
     *,
-    is_cancelled: Callable[[], bool] = lambda: False,
+    stopper: FetchStopper | None = None,
     resolve: Resolve | None = None,
 ) -> int:
     """Write what an address holds to `destination`; return its bytes. Raises FetchError, which names no query."""
-    deadline = time.monotonic() + limits.timeout_s
-    for _ in range(_MAX_REDIRECTS + 1):
-        parts = check_url(url, allow_private=limits.allow_private)
-        connection = _connect(parts, limits, deadline, resolve or _resolve)
-        try:
-            response = _ask(connection, parts)
-            if response.status in _REDIRECTS:
-                url = urljoin(url, response.getheader("Location") or "")
-                continue
-            if response.status != 200:
-                raise FetchError(f"{_shown(parts)}: answered {response.status}, expected 200")
-            return _receive(response, destination, parts, limits, deadline, is_cancelled)
-        except TimeoutError:
-            raise _too_slow(parts, limits) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise FetchError(f"{_shown(parts)}: broke off ({type(error).__name__}); try again") from None
-        finally:
-            connection.close()
+    stopper = stopper or FetchStopper()
+    too_slow = f"not fetched within {limits.timeout_s:g} s; try again"
+    watchdog = threading.Timer(limits.timeout_s, stopper.stop, (too_slow,))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        for _ in range(_MAX_REDIRECTS + 1):
+            parts = check_url(url, allow_private=limits.allow_private)
+            target = _fetch_once(parts, destination, limits, stopper, resolve or _resolve)
+            if isinstance(target, int):
+                return target
+            url = urljoin(url, target)
+    finally:
+        watchdog.cancel()
+        stopper.watch(None)
     raise FetchError(f"{_shown(parts)}: more than {_MAX_REDIRECTS} redirects")
 
 
+def _fetch_once(
+    parts: SplitResult, destination: Path, limits: FetchLimits, stopper: FetchStopper, resolve: Resolve
+) -> int | str:
+    """Return the bytes that were received, or where to ask instead."""
+    connection = _connect(parts, limits, stopper, resolve)
+    try:
+        stopper.raise_if_stopped(parts)  # before there was a connection to shut down
+        response = _ask(connection, parts)
+        stopper.raise_if_stopped(parts)
+        if response.status in _REDIRECTS:
+            return response.getheader("Location") or ""
+        if response.status != 200:
+            raise FetchError(f"{_shown(parts)}: answered {response.status}, expected 200")
+        return _receive(response, destination, parts, limits, stopper)
+    except TimeoutError:
+        stopper.raise_if_stopped(parts)
+        raise FetchError(f"{_shown(parts)}: silent for {_SILENCE_S:g} s; try again") from None
+    except (OSError, http.client.HTTPException) as error:
+        stopper.raise_if_stopped(parts)
+        raise FetchError(f"{_shown(parts)}: broke off ({type(error).__name__}); try again") from None
+    finally:
+        connection.close()
+
+
 def _connect(
-    parts: SplitResult, limits: FetchLimits, deadline: float, resolve: Resolve
+    parts: SplitResult, limits: FetchLimits, stopper: FetchStopper, resolve: Resolve
 ) -> http.client.HTTPConnection:
     host, is_tls = str(parts.hostname), parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
@@ -128,19 +183,37 @@ def _connect(
     if not limits.allow_private and not all(is_public(_parsed(address)) for address in addresses):
         raise _not_public()
     for address in addresses:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise _too_slow(parts, limits)
+        stopper.raise_if_stopped(parts)
         try:
-            raw = socket.create_connection((address, port), timeout=min(left, 10.0))
+            raw = _open(address, port, stopper)
             if is_tls:  # the certificate is checked against the name, whatever the address
                 raw = ssl.create_default_context().wrap_socket(raw, server_hostname=host)
         except (OSError, ssl.SSLError):
             continue
-        connection = http.client.HTTPConnection(host, port, timeout=min(left, 10.0))
+        connection = http.client.HTTPConnection(host, port, timeout=_SILENCE_S)
         connection.sock = raw
         return connection
+    stopper.raise_if_stopped(parts)
     raise FetchError(f"{_shown(parts)}: no connection; is the address right?")
+
+
+def _open(address: str, port: int, stopper: FetchStopper) -> socket.socket:
+    family, kind, protocol, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    raw = socket.socket(family, kind, protocol)
+    try:
+        raw.settimeout(_SILENCE_S)
+        stopper.watch(raw)  # before it connects, which may take its time too
+        raw.connect(target)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _shut_down(connection: socket.socket) -> None:
+    # Both ways: what still arrives is then refused by the system, and not read for ever.
+    with contextlib.suppress(OSError):  # not connected yet, or no more
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _ask(connection: http.client.HTTPConnection, parts: SplitResult) -> http.client.HTTPResponse:
@@ -159,8 +232,7 @@ def _receive(
     destination: Path,
     parts: SplitResult,
     limits: FetchLimits,
-    deadline: float,
-    is_cancelled: Callable[[], bool],
+    stopper: FetchStopper,
 ) -> int:
     too_large = FetchError(f"{_shown(parts)}: larger than {limits.max_bytes} bytes; cut it into pieces")
     announced = response.length
@@ -172,11 +244,9 @@ def _receive(
             received += len(chunk)
             if received > limits.max_bytes:
                 raise too_large
-            if time.monotonic() > deadline:
-                raise _too_slow(parts, limits)
-            if is_cancelled():
-                raise FetchError(f"{_shown(parts)}: cancelled")
+            stopper.raise_if_stopped(parts)
             file.write(chunk)
+    stopper.raise_if_stopped(parts)  # a connection that was shut down reads like one that came to its end
     if announced is not None and received < announced:
         raise FetchError(f"{_shown(parts)}: broke off after {received} of {announced} bytes; try again")
     return received
@@ -212,7 +282,3 @@ def _not_public() -> FetchError:
     return FetchError(
         "url: its host is private, local or reserved, which this service does not fetch from; upload the file instead"
     )
-
-
-def _too_slow(parts: SplitResult, limits: FetchLimits) -> FetchError:
-    return FetchError(f"{_shown(parts)}: not fetched within {limits.timeout_s:g} s; try again")

@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal
 from deploy.service.champion import Champion, ModelName, NotReadyError, ServedModel
 from deploy.service.decoder import VideoLimits
 from deploy.service.decoding import DecodedVideo
-from deploy.service.fetching import FetchLimits, fetch_video
+from deploy.service.fetching import FetchLimits, FetchStopper, fetch_video
 from deploy.service.metrics import ServiceMetrics
 from deploy.service.scheduler import FairScheduler, Lane
 from deploy.service.settings import ServeSettings
@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 _DETECTIONS = "detections.jsonl"
 # While the network works on one frame, the next is already decoded.
 _FRAMES_AHEAD = 2
+# Jobs under way end so soon when they are told to; what does not must not keep the process.
+_STOP_S = 5.0
 
 State = Literal["queued", "fetching", "counting", "detecting", "done", "failed"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -89,6 +91,7 @@ class Job:
     """Whether somebody has had the finished results."""
     abort_reason: str | None = None
     decoder: DecodedVideo | None = None
+    fetch: FetchStopper | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -101,8 +104,10 @@ class Job:
         return self.folder / _DETECTIONS
 
     def abort(self, reason: str) -> None:
-        """End a running job at its next frame."""
+        """End a running job at its next frame, or at once where it waits for a decoder or an address."""
         self.abort_reason = self.abort_reason or reason
+        if (fetch := self.fetch) is not None:
+            fetch.stop(self.abort_reason)
         if (decoder := self.decoder) is not None:
             decoder.stop(self.abort_reason)
 
@@ -233,9 +238,12 @@ class JobQueue:
             self._changed.notify_all()
         for job in running:
             job.abort("the service ended")
+        deadline = time.monotonic() + _STOP_S
         for thread in self._threads:
             if thread.is_alive():
-                thread.join()
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            _log.warning("a job does not end within %g s and is left behind", _STOP_S)
 
     def _work(self) -> None:
         while True:
@@ -348,9 +356,12 @@ class JobRun:
             timeout_s=self._settings.fetch_timeout_s,
             allow_private=self._settings.allow_private_urls,
         )
-        self._fetched_bytes += fetch_video(
-            video.url, video.path, limits, is_cancelled=lambda: self._job.abort_reason is not None
-        )
+        stopper = self._job.fetch = FetchStopper()
+        try:
+            self._job.raise_if_aborted()
+            self._fetched_bytes += fetch_video(video.url, video.path, limits, stopper=stopper)
+        finally:
+            self._job.fetch = None
         return video.path
 
     def _detect(

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -216,6 +218,37 @@ def test_addresses_are_fetched_where_they_may_be(serve: Callable[..., Any], site
     ]
     assert "answered 404" in job["videos"][1]["error"]
     assert "secret" not in json.dumps(job)
+
+
+def test_a_job_whose_address_never_ends_is_cancelled_at_once(
+    serve: Callable[..., Any], make_video: Callable[..., Path], wait_for: Callable[..., Any]
+) -> None:
+    running = serve(allow_private_urls=True, running_jobs=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/clip.mp4"
+        path = f"/v1/videos/{running.client.post('/v1/videos', json={'urls': [url]}).json()['id']}"
+        wait_for(lambda: running.client.get(path).json()["videos"][0]["state"] == "fetching")
+        assert running.client.delete(path).status_code == 204
+        wait_for(lambda: running.service.jobs.num_running == 0, seconds=3)
+    assert running.finished(running.submit(make_video(2))["id"])["state"] == "done"
+
+
+def test_a_job_that_cannot_be_ended_does_not_keep_the_service(
+    serve: Callable[..., Any],
+    make_video: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: Callable[..., Any],
+) -> None:
+    monkeypatch.setattr("deploy.service.jobs._STOP_S", 0.1)
+    is_over = threading.Event()
+    monkeypatch.setattr("deploy.service.jobs.JobRun.run", lambda run: is_over.wait(30) and "failed")
+    running = serve(running_jobs=1)
+    running.submit(make_video(2))
+    wait_for(lambda: running.service.jobs.num_running == 1)
+    begun = time.monotonic()
+    running.service.jobs.stop()
+    assert time.monotonic() - begun < 5
+    is_over.set()
 
 
 # ----------------------------------------------------------------------------------------- health and access

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +12,15 @@ from typing import ClassVar
 
 import pytest
 
-from deploy.service.fetching import FetchError, FetchLimits, check_url, fetch_video, is_public, name_of
+from deploy.service.fetching import (
+    FetchError,
+    FetchLimits,
+    FetchStopper,
+    check_url,
+    fetch_video,
+    is_public,
+    name_of,
+)
 
 LIMITS = FetchLimits(max_bytes=1000, timeout_s=5.0)
 HERE = FetchLimits(max_bytes=1000, timeout_s=5.0, allow_private=True)
@@ -144,9 +154,66 @@ def test_a_slow_server_is_given_up(site: str, tmp_path: Path) -> None:
     assert time.monotonic() - begun < 3
 
 
-def test_a_cancelled_fetch_ends_soon(site: str, tmp_path: Path) -> None:
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "header": (HEAD + b"X-A: ", b"a", 0.02),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.0),
+    "chunk size": (CHUNKED, b"0", 0.02),
+    "trailer": (CHUNKED + b"1\r\nx\r\n0\r\nX-A: ", b"a", 0.02),
+    "body": (HEAD + b"\r\n", b"", 0.02),
+}
+
+
+@pytest.fixture(params=ENDLESS)
+def endless_site(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that never comes to an end, and is never silent; returns its address."""
+    first, then, pause_s = ENDLESS[request.param]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection = listener.accept()[0]
+        with connection:
+            connection.recv(4096)
+            try:
+                connection.sendall(first)
+                for _ in itertools.count():
+                    connection.sendall(then)
+                    time.sleep(pause_s)
+            except OSError:
+                return
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/a"
+    listener.close()
+
+
+def test_a_server_that_keeps_one_waiting_is_given_up(endless_site: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    limits = FetchLimits(max_bytes=10**9, timeout_s=0.3, allow_private=True)
+    with pytest.raises(FetchError, match=r"/a: not fetched within 0\.3 s"):
+        fetch_video(endless_site, tmp_path / "a", limits)
+    assert time.monotonic() - begun < 3
+
+
+def test_a_fetch_is_stopped_at_once_whatever_it_waits_for(endless_site: str, tmp_path: Path) -> None:
+    stopper = FetchStopper()
+    timer = threading.Timer(0.2, stopper.stop, ("cancelled",))
+    timer.start()
+    begun = time.monotonic()
+    limits = FetchLimits(max_bytes=10**9, timeout_s=60.0, allow_private=True)
+    with pytest.raises(FetchError, match="/a: cancelled"):
+        fetch_video(endless_site, tmp_path / "a", limits, stopper=stopper)
+    assert time.monotonic() - begun < 3
+
+
+def test_a_fetch_that_was_stopped_before_it_began_asks_nobody(site: str, tmp_path: Path) -> None:
+    stopper = FetchStopper()
+    stopper.stop("cancelled")
     with pytest.raises(FetchError, match="cancelled"):
-        fetch_video(f"{site}/slow", tmp_path / "a", HERE, is_cancelled=lambda: True)
+        fetch_video(f"{site}/bytes/5", tmp_path / "a", HERE, stopper=stopper)
+    assert Answers.asked == []
 
 
 def test_redirects_are_followed_a_few_times(site: str, tmp_path: Path) -> None:
