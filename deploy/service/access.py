@@ -51,7 +51,7 @@ class Access:
         if self._hosts is not None and _host_name(host) not in self._hosts:
             raise AccessError(421, "this service does not answer to that host name")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin.lower()).netloc != host:
+        if origin is not None and _site(origin) != host:
             raise AccessError(403, "requests from pages of other sites are not answered")
         if path in OPEN_PATHS or not self._hashes:
             return ""
@@ -89,6 +89,13 @@ def _tokens_of(path: Path) -> list[str]:
 
 def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _site(origin: str) -> str | None:
+    try:
+        return urlsplit(origin.lower()).netloc
+    except ValueError:  # http://[
+        return None
 
 
 def _host_name(host: str) -> str:

@@ -21,6 +21,8 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+# Labels of metrics; a method is any word, and each label is kept for ever.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS", "any"})
 CLIENT_KEY = "lstfe.client"
 """Where the scope names the client that `Access` recognised."""
 RETRY_AFTER_S = 2
@@ -43,6 +45,8 @@ class Gate:
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope.get("method", "WS") if route != "unmatched" else "any"
+            if method not in _METHODS:
+                method = "other"
             self._service.metrics.requests.labels(method, route, str(exchange.status)).observe(
                 time.perf_counter() - exchange.begun
             )

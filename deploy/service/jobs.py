@@ -6,6 +6,7 @@ and streams. A job keeps the model that it began with.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -37,6 +38,8 @@ _DETECTIONS = "detections.jsonl"
 _FRAMES_AHEAD = 2
 # Jobs under way end so soon when they are told to; what does not must not keep the process.
 _STOP_S = 5.0
+# How often results are looked through for those that are kept no longer.
+_FORGET_S = 30.0
 
 State = Literal["queued", "fetching", "counting", "detecting", "done", "failed"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -142,6 +145,8 @@ class JobQueue:
             threading.Thread(target=self._work, name=f"lstfe-job-{number}", daemon=True)
             for number in range(settings.running_jobs)
         ]
+        self._ended = threading.Event()
+        self._threads.append(threading.Thread(target=self._forget, name="lstfe-forget", daemon=True))
 
     @property
     def num_waiting(self) -> int:
@@ -170,7 +175,12 @@ class JobQueue:
                 raise QueueFullError(f"{len(self._waiting)} jobs wait already; try again later")
             self._reserved += 1
         job_id = secrets.token_hex(16)
-        return Job(job_id, client, self._spool.new_entry(job_id), [])
+        try:
+            return Job(job_id, client, self._spool.new_entry(job_id), [])
+        except BaseException:  # a spool that is full or read-only
+            with self._changed:
+                self._reserved -= 1
+            raise
 
     def submit(self, job: Job) -> None:
         """Put a reserved job into the queue; its videos are complete."""
@@ -236,6 +246,7 @@ class JobQueue:
             self._waiting.clear()
             running = [job for job in self._jobs.values() if job.state == "running"]
             self._changed.notify_all()
+        self._ended.set()
         for job in running:
             job.abort("the service ended")
         deadline = time.monotonic() + _STOP_S
@@ -278,10 +289,17 @@ class JobQueue:
     def _finish(self, job: Job, state: JobState) -> None:
         for video in job.videos:
             if video.path is not None:
-                video.path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a spool that fails must not take the worker as well
+                    video.path.unlink(missing_ok=True)
         job.state, job.finished_at = state, time.time()
         self._metrics.jobs.labels(state).inc()
         _log.info("job %s %s, %d detections", job.id, state, job.num_detections)
+
+    def _forget(self) -> None:
+        """Forget what is too old also while nobody asks for anything."""
+        while not self._ended.wait(min(self._settings.keep_results_s, _FORGET_S)):
+            with self._changed:
+                self._forget_old()
 
     def _forget_old(self) -> None:
         finished = [job for job in self._jobs.values() if job.is_finished]

@@ -105,6 +105,7 @@ def test_with_tokens_or_names_of_its_own_other_hosts_are_answered() -> None:
         ("http://127.0.0.1:9999", 403),
         ("https://evil.example", 403),
         ("null", 403),
+        ("http://[", 403),
     ],
 )
 def test_pages_of_other_sites_are_not_answered(origin: str, status: int) -> None:

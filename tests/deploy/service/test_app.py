@@ -113,6 +113,51 @@ def test_uploads_are_gone_when_they_are_detected_and_results_with_time(
     assert not (tmp_path / "spool" / first["id"]).exists()
 
 
+def test_results_are_gone_with_time_also_when_nobody_asks(
+    serve: Callable[..., Any], make_video: Callable[..., Path], tmp_path: Path, wait_for: Callable[..., Any]
+) -> None:
+    running = serve(keep_results_s=0.2)
+    folder = tmp_path / "spool" / running.submit(make_video(2))["id"]
+    wait_for(lambda: not folder.exists())
+    assert running.service.jobs.is_idle
+
+
+def test_a_spool_that_fails_takes_no_places_in_the_queue(
+    serve: Callable[..., Any], make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve(max_queued_jobs=1)
+
+    def fail(job_id: str) -> Path:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(running.service.spool, "new_entry", fail)
+        for _ in range(2):
+            answer = running.client.post("/v1/videos", files={"file": ("a.mp4", b"x")})
+            assert answer.status_code == 500
+    assert running.finished(running.submit(make_video(2))["id"])["state"] == "done"
+
+
+def test_a_file_that_cannot_be_removed_takes_no_worker(
+    serve: Callable[..., Any],
+    tmp_path: Path,
+    make_video: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = serve(running_jobs=1)
+    unlink = Path.unlink
+
+    def fail(path: Path, **options: bool) -> None:
+        if path.suffix == ".video":
+            raise OSError("read-only file system")
+        unlink(path, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", fail)
+        assert running.finished(running.submit(make_video(2))["id"])["state"] == "failed"
+    assert running.finished(running.submit(make_video(2))["id"])["state"] == "done"
+
+
 def test_a_full_queue_says_when_to_come_back(
     serve: Callable[..., Any], make_video: Callable[..., Path]
 ) -> None:
@@ -329,6 +374,15 @@ def test_metrics_count_frames_jobs_and_refusals(
     assert float(text.partition("lstfe_frame_seconds_count ")[2].split()[0]) >= 6
 
 
+def test_a_method_of_a_clients_making_is_no_label_of_its_own(serve: Callable[..., Any]) -> None:
+    running = serve(tokens=TOKEN)
+    for number in range(5):
+        assert running.client.request(f"M{number}", "/healthz").status_code == 405
+    text = running.client.get("/metrics", headers=bearer(TOKEN)).text
+    assert 'lstfe_request_seconds_count{method="other",route="/healthz",status="405"} 5.0' in text
+    assert 'method="M' not in text
+
+
 def test_the_api_page_needs_nothing_from_elsewhere(serve: Callable[..., Any]) -> None:
     running = serve()
     description = running.client.get("/openapi.json").json()
@@ -356,6 +410,7 @@ def test_the_api_page_needs_nothing_from_elsewhere(serve: Callable[..., Any]) ->
     [
         ({"Host": "evil.example"}, 421),
         ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://127.0.0.1"}, 200),
     ],
 )
