@@ -30,6 +30,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK_BYTES = 256 * 1024
 _SILENCE_S = 10.0  # of one read, one write, one connection
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What the standard library takes for global: site-local, NAT64 of a network's own, IPv4-compatible; all lead inside.
+_INSIDE = tuple(ipaddress.ip_network(text) for text in ("fec0::/10", "64:ff9b:1::/48", "::/96"))
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".localdomain", ".home.arpa")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -113,7 +115,7 @@ def is_public(address: Address) -> bool:
         hidden = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             hidden = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if address.teredo is not None:
+        if address.teredo is not None or any(address in network for network in _INSIDE):
             return False
         if hidden is not None:
             return is_public(hidden)

@@ -81,7 +81,8 @@ def site() -> Iterator[str]:
     "address",
     ["0.0.0.0", "10.1.2.3", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1", "100.64.0.1", "224.0.0.1",
      "255.255.255.255", "192.0.2.1", "::", "::1", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1",
-     "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1"],
+     "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1",
+     "fec0::1", "feff::1", "64:ff9b:1::a00:1", "::7f00:1", "::10.0.0.1", "::8.8.8.8"],
 )  # fmt: skip
 def test_addresses_that_are_not_of_the_open_internet_are_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
