@@ -169,7 +169,13 @@ class Champion:
 
     def _wanted(self) -> Pointer | None:
         """Return what to load, or None where nothing is new."""
-        content = self._read()
+        unreadable: OSError | None = None
+        try:
+            content = self._read()
+        except (
+            OSError
+        ) as error:  # what it says stands for the content: nothing is new while it stays the same
+            content, unreadable = repr(error).encode(), error
         known, tried_at = self._tried
         is_new = content != known
         is_due = self._fault is not None and time.monotonic() - tried_at > self._reload_after_s
@@ -178,6 +184,8 @@ class Champion:
         self._tried = (content, time.monotonic())
         if self._bundle is not None:
             return Pointer("", self._bundle.resolve())
+        if unreadable is not None:
+            raise UserError(f"{self._pointer}: cannot be read ({unreadable.strerror}); make it readable")
         if content is None or content == b"":
             raise NotReadyError(f"{self._pointer}: no champion yet; promote a model, or give --bundle DIR")
         try:

@@ -145,7 +145,12 @@ def load_settings(environment: Mapping[str, str] | None = None, /, **given: Any)
         for variable, name in known.items()
         if environment.get(variable, "") != ""
     }
-    return ServeSettings(**(values | {name: value for name, value in given.items() if value is not None}))
+    chosen = {name: value for name, value in given.items() if value is not None}
+    # Two ways to say which model: the environment's must not stand beside the command line's.
+    if chosen.keys() & {"bundle", "pointer"}:
+        values.pop("bundle", None)
+        values.pop("pointer", None)
+    return ServeSettings(**(values | chosen))
 
 
 def available_cores() -> int:

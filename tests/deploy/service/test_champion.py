@@ -160,3 +160,21 @@ def test_a_pointer_that_cannot_be_read_is_a_fault(
     pointer.unlink()
     champion.refresh()
     assert champion.name.version == "3", "a pointer that is gone ends nothing"
+
+
+def test_a_pointer_that_cannot_be_opened_is_tried_once_and_again_when_it_can_be(
+    follow: Callable[..., Champion], promote: Callable[..., Path], outcomes: list[str]
+) -> None:
+    pointer = promote("3")
+    champion = follow(pointer)
+    champion.refresh()
+    aside = pointer.rename(pointer.with_name("aside"))
+    pointer.mkdir()  # root may read everything else
+    for _ in range(3):
+        champion.refresh()
+    assert f"{pointer}: cannot be read (Is a directory)" in str(champion.fault)
+    assert outcomes == ["loaded", "failed"], "tried once, not at each look"
+    pointer.rmdir()
+    aside.rename(pointer)
+    champion.refresh()
+    assert champion.fault is None

@@ -20,6 +20,15 @@ def test_the_command_line_goes_before_the_environment() -> None:
     assert (settings.port, settings.max_frames, settings.spool) == (9001, 7, Path("here"))
 
 
+@pytest.mark.parametrize(("name", "other"), [("bundle", "pointer"), ("pointer", "bundle")])
+def test_a_model_on_the_command_line_goes_before_either_in_the_environment(name: str, other: str) -> None:
+    environment = {"LSTFE_SERVE_BUNDLE": "a", "LSTFE_SERVE_POINTER": "b"}
+    settings = load_settings(environment, **{name: Path("mine"), other: None})
+    assert (getattr(settings, name), getattr(settings, other)) == (Path("mine"), None)
+    with pytest.raises(SettingError, match="expected one of them"):
+        load_settings({}, bundle=Path("a"), pointer=Path("b"))
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("1", True), ("yes", True), ("0", False), ("False", False), ("", False)]
 )
