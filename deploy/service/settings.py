@@ -83,6 +83,8 @@ class ServeSettings:
     """Frames of a stream that may wait for the network before no more are read from its socket."""
     max_requests: int = 256
     """Requests in the works at once; one more is answered 503."""
+    max_connections: int = 512
+    """Open connections, streams among them; one more is answered 503 and closed."""
 
     request_timeout_s: float = 30.0
     """Of any request but an upload."""

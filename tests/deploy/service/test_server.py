@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
+from deploy.service.server import _listen
+from deploy.service.settings import ServeSettings
 from lstfe.types import ByteArray
 
 TOKEN = "a-token-of-the-first-client"
@@ -45,6 +48,14 @@ def test_the_command_refuses_what_cannot_work_in_one_line(bundle_dir: Path) -> N
     bundle = ("--bundle", str(bundle_dir))
     assert "a token is needed" in refused(*bundle, "--host", "0.0.0.0")
     assert "cannot be listened at" in refused(*bundle, "--host", "192.0.2.1", "--no-auth")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_do_not_wait_for_the_client_to_acknowledge_their_beginning(host: str) -> None:
+    with _listen(ServeSettings(host=host, port=0)) as listener:
+        address = listener.getsockname()[:2]
+        with socket.create_connection(address), listener.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_sigterm_finishes_what_runs_and_exits_with_zero(
@@ -175,19 +186,19 @@ def test_a_camera_over_the_network_is_answered_while_it_sends(
     child = serve_child("--bundle", bundle_dir, tokens=TOKEN, drain_s=1)
     url = child.url.replace("http", "ws") + "/v1/streams"
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with connect(url, additional_headers=headers, proxy=None) as socket:
-        assert '"ready"' in str(socket.recv(timeout=30))
+    with connect(url, additional_headers=headers, proxy=None) as stream:
+        assert '"ready"' in str(stream.recv(timeout=30))
         for frame in make_frames(5):
             out = io.BytesIO()
             Image.fromarray(frame).save(out, "JPEG")
-            socket.send(out.getvalue())
+            stream.send(out.getvalue())
         for index in range(3):
-            assert f'"frame_index": {index}' in str(socket.recv(timeout=30))
+            assert f'"frame_index": {index}' in str(stream.recv(timeout=30))
         assert child.end() == 0
         left = []
         with pytest.raises(ConnectionClosedError, match="1012"):  # noqa: PT012
             while True:
-                left.append(json.loads(socket.recv(timeout=30)))
+                left.append(json.loads(stream.recv(timeout=30)))
     assert [message["type"] for message in left] == ["draining", "detections", "detections", "end"]
     assert [message["frame_index"] for message in left[1:3]] == [3, 4]
     assert TOKEN not in child.log.read_text()
