@@ -37,7 +37,8 @@ _FORMATS = (
     "avi,asf,flv,gif,h264,hevc,ivf,m4v,mjpeg,mpeg,mpegts,mpegvideo,mxf,nut,ogg,obu,av1",
 )
 _OPTIONS = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "file"}
-_MEMORY_BYTES = 6 * 1024**3  # address space, of which FFmpeg's threads alone reserve much
+MEMORY_BYTES = 2 * 1024**3
+"""Address space of one decoder; `running_jobs` times this and the service itself must fit into the machine's memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ def _confine(cpu_s: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, _MEMORY_BYTES),
+        (resource.RLIMIT_AS, MEMORY_BYTES),
     ):
         hard = resource.getrlimit(kind)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)

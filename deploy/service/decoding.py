@@ -49,7 +49,13 @@ class DecodedVideo:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={
+                "PYTHONPATH": str(_ROOT),
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+                # Each of FFmpeg's threads would reserve address space of its own, of which there is a bound.
+                "MALLOC_ARENA_MAX": "1",
+            },
             cwd=path.parent,
             start_new_session=True,
         )

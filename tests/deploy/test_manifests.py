@@ -15,7 +15,11 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
+from deploy.service.decoder import MEMORY_BYTES
+from deploy.service.settings import load_settings
 from pipelines.cli import app
+from pipelines.servers.programs import OpsSettings, plan
+from pipelines.servers.supervisor import _GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -186,6 +190,44 @@ def test_compose_waits_for_services_that_are_there() -> None:
                 assert "healthcheck" in services[needed], needed
 
 
+def test_the_worker_of_compose_is_a_supervisor_without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = compose()["services"]["worker"]
+    assert worker["command"] == ["lstfe", "ops", "up", "--foreground"]
+    for name, value in worker["environment"].items():
+        monkeypatch.setenv(name, value)
+    assert [program.name for program in plan(ROOT, OpsSettings())] == ["worker"]
+    # What the supervisor may take: for the worker, then for the stages.
+    assert int(worker["stop_grace_period"].removesuffix("s")) > 2 * _GRACE_SECONDS
+
+
+def test_folders_of_volumes_are_the_users_in_the_image() -> None:
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    installed = re.findall(r"install --directory --owner lstfe (.*)", dockerfile)
+    assert [line.split() for line in installed] == [["/project", "/spool"]]
+    own = [item for item in compose()["services"].values() if item["image"].startswith("lstfe:")]
+    targets = {volume.split(":")[1] for item in own for volume in _volumes(item)}
+    assert targets == {"/spool"}
+
+
+def _volumes(service: dict[str, Any]) -> list[str]:
+    return [volume for volume in service.get("volumes", []) if volume.split(":")[0] in compose()["volumes"]]
+
+
+def test_the_service_has_the_memory_that_its_settings_can_take() -> None:
+    pod = next(container for _, container in containers() if container["name"] == "service")
+    in_compose = compose()["services"]["service"]
+    for memory, environment in (
+        (pod["resources"]["limits"]["memory"], {item["name"]: item.get("value", "") for item in pod["env"]}),
+        (in_compose["deploy"]["resources"]["limits"]["memory"], in_compose["environment"]),
+    ):
+        settings = load_settings({**environment, "LSTFE_SERVE_TOKENS": ""})
+        frame = 3 * settings.max_frame_px
+        jobs = settings.running_jobs * (MEMORY_BYTES + 4 * frame)
+        messages = 5 * settings.max_image_bytes  # the queue of the socket, and the one in hand
+        streams = settings.max_streams * (settings.max_pending_frames * frame + messages)
+        assert jobs + streams + 512 * 1024**2 <= int(memory.rstrip("Gig")) * 1024**3
+
+
 def test_units_of_systemd_start_again_and_give_time_to_end() -> None:
     units = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
     assert [unit.name for unit in units] == ["lstfe-ops.service", "lstfe-serve.service"]
@@ -193,6 +235,7 @@ def test_units_of_systemd_start_again_and_give_time_to_end() -> None:
         service = _unit(unit)["Service"]
         assert service["Restart"] == "always"
         assert int(service["TimeoutStopSec"]) >= 45
+        assert service["KillMode"] == "mixed", "children are ended by the program itself"
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:

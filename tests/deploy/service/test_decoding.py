@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.service.decoder import VideoLimits
+from deploy.service.decoder import MEMORY_BYTES, VideoLimits
 from deploy.service.decoding import DecodedVideo, VideoFacts
 from lstfe.data.video import VideoError, read_video
 
@@ -110,3 +110,17 @@ def test_the_decoder_does_not_know_the_environment(
         if not environment.exists():
             pytest.skip("this system has no /proc")
         assert b"a-secret-of-the-service" not in environment.read_bytes()
+
+
+def test_a_decoders_threads_share_one_arena_within_its_bound_on_memory(
+    make_video: Callable[..., Path],
+) -> None:
+    with DecodedVideo(make_video(2), "label", LIMITS) as video:
+        video.facts()
+        process = Path(f"/proc/{video._process.pid}")
+        if not process.exists():
+            pytest.skip("this system has no /proc")
+        assert b"MALLOC_ARENA_MAX=1\0" in (process / "environ").read_bytes()
+        limits = (process / "limits").read_text()
+        bound = next(line for line in limits.splitlines() if line.startswith("Max address space"))
+        assert str(MEMORY_BYTES) in bound
