@@ -76,8 +76,24 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     fused = next(model.parameters()).is_cuda
     lr = peak_learning_rate(config)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(_sgd_groups(model, config), lr=lr, momentum=config.momentum, fused=fused)
+        sgd = torch.optim.SGD(_sgd_groups(model, config), lr=lr, momentum=config.momentum, fused=fused)
+        _give_momentum(sgd)
+        sgd.register_load_state_dict_post_hook(_give_momentum)  # a checkpoint may hold none, or some
+        return sgd
     return torch.optim.AdamW(_adamw_groups(model, config), lr=lr, fused=fused)
+
+
+def _give_momentum(sgd: Optimizer) -> None:
+    """Give every parameter a momentum of zero where it has none, which leaves its first update as it is.
+
+    The fused kernels take a group only if all of it has momentum or none, and still clips train a part alone. Where
+    they skip a parameter's first update, they leave it momentum that nobody has written to.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = sgd.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

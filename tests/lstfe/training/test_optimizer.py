@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lstfe.config import TrainConfig
 from lstfe.training.optimizer import (
@@ -14,6 +14,7 @@ from lstfe.training.optimizer import (
     set_learning_rate,
     warmup_multistep,
 )
+from lstfe.training.step import step_if
 
 PAPER = TrainConfig(
     iterations=900,
@@ -145,3 +146,36 @@ def test_the_feature_alignment_learns_at_its_own_share_of_the_rate() -> None:
         }
         for kind in ("weight", "bias"):
             assert factors[f"alignment.{kind}"] == pytest.approx(0.25 * factors[f"head.{kind}"])
+
+
+@pytest.mark.parametrize("is_finite", [True, False], ids=["of a part", "skipped"])
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_fused_sgd_equals_plain_sgd_after_a_first_update(
+    is_finite: bool, is_resumed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs take the fused kernels; still clips train a part of the model, and a first update may not be finite."""
+    plain = torch.optim.SGD
+
+    def trained(fused: bool) -> Tensor:
+        monkeypatch.setattr(torch.optim, "SGD", lambda groups, **own: plain(groups, **own | {"fused": fused}))
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+        optimizer = build_optimizer(model, TrainConfig(optimizer="sgd"))
+        if is_resumed:  # from a checkpoint of before, which holds no momentum yet
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": {}})
+        junk = [torch.full((64, 64), torch.nan) for _ in range(20)]
+        del junk  # memory that is not written to holds it
+        for parameter in (model[0] if is_finite else model).parameters():
+            parameter.grad = torch.full_like(parameter, 1.0 if is_finite else torch.nan)
+        step_if(optimizer, torch.tensor(is_finite))
+        for _ in range(2):
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            step_if(optimizer, torch.tensor(True))
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    torch.testing.assert_close(trained(fused=True), trained(fused=False), rtol=0, atol=1e-7)
+
+
+def test_sgd_without_momentum_keeps_none() -> None:
+    assert not build_optimizer(nn.Linear(2, 2), TrainConfig(optimizer="sgd", momentum=0.0)).state
