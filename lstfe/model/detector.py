@@ -191,7 +191,7 @@ class LSTFENet(nn.Module):
         """Keep the selected candidates' features: (B, C, h, w), (B, L, C, h, w) -> (B, m, C, h, w)."""
         if candidates.shape[1] == 0:
             return candidates
-        with torch.no_grad():
+        with torch.no_grad(), _without_shared_casts(candidates.device.type):
             maps = torch.cat((current[:, None], candidates), dim=1)
             descriptors = self.descriptor(maps.flatten(0, 1)).reshape(*maps.shape[:2], -1)
             kept = self.select(descriptors[:, 0], descriptors[:, 1:])  # (B, m)
@@ -247,6 +247,19 @@ class LSTFENet(nn.Module):
         return losses | self.head.loss(
             output.class_logits, output.box_deltas, sampled, matches, batch.targets
         )
+
+
+def _without_shared_casts(device: str) -> torch.autocast:
+    """Go on under the autocast that is set, if any, but keep no cast weights for later.
+
+    torch 2.10 would hand those that are cast without gradient to the maps that layer4 is to train on.
+    """
+    return torch.autocast(
+        device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=False,
+    )
 
 
 def _generators(batch: ClipBatch) -> list[torch.Generator | None]:

@@ -239,6 +239,31 @@ def test_without_backbone_gradient_candidates_give_the_same_losses_and_no_gradie
         assert losses[1][name].item() == pytest.approx(losses[0][name].item(), rel=1e-4)
 
 
+def test_weights_that_autocast_casts_without_gradient_are_not_kept_for_the_layers_that_train(
+    tiny: Tiny, build_model: BuildModel, make_batch: MakeBatch
+) -> None:
+    """Else layer4 of torch 2.10 trains no more; later versions keep what they cast with gradient."""
+    model = build_model(tiny(backbone={"layer4": True, "feature_channels": 64}))
+    kept_without_gradient: list[bool] = []
+    layer4 = model.backbone.layer4
+    assert layer4 is not None
+    layer4.register_forward_pre_hook(
+        lambda *_: (
+            None
+            if torch.is_grad_enabled()
+            else kept_without_gradient.append(torch.is_autocast_cache_enabled())
+        )
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = losses_of(model, make_batch(2))
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_cache_enabled()
+        assert model.descriptor(torch.rand(1, 64, 8, 12)).dtype == torch.bfloat16
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert kept_without_gradient == [False]
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 def test_only_the_selected_candidates_go_on(build_model: BuildModel, make_batch: MakeBatch) -> None:
     model, batch = build_model(), make_batch(2)
     features = model.extract(batch.images.flatten(0, 1)).unflatten(0, batch.images.shape[:2])
