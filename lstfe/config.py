@@ -163,7 +163,10 @@ class SamplingConfig:
     num_short_term: int = 2
     """Short-term frames per clip."""
     num_candidates: int = 4
-    """Long-term candidates per clip, drawn from the whole video (the paper's 2m; selection.num_frames is m)."""
+    """Long-term candidates per clip, drawn from the whole video (the paper's 2m; selection.num_frames is m).
+
+    In a file null, or nothing, stands for 2m, and for m where none are selected (selection.enabled: false, selsa).
+    """
 
     def __post_init__(self) -> None:
         _require(
@@ -190,7 +193,7 @@ class InferenceConfig:
     num_relation: int = 24
     """Short-term frames, spread evenly over the range, whose proposals are used."""
     num_candidates: int = 4
-    """Size of the pool that long-term frames are selected from."""
+    """Size of the pool that long-term frames are selected from; null as for `sampling`."""
     long_term_source: Literal["video", "past"] = "video"
     """`video`: pool spread over the whole video (files); `past`: reservoir of past frames (live streams)."""
     seed: int = 0

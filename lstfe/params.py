@@ -1,6 +1,7 @@
 """Parameters on disk: params.yaml -> Config -> a saved config.yaml, and flat for trackers.
 
-`load_config` reads params.yaml and resolves `model` (a preset plus overrides). Past it there are no dicts.
+`load_config` reads params.yaml and resolves `model` (a preset plus overrides) and the numbers of candidates that depend
+on it. Past it there are no dicts.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lstfe.config import Config, ConfigError
+from lstfe.config import Config, ConfigError, ModelConfig
 
 OPERATIONS = ("gate", "retrain", "drift", "ops")
 """Sections of params.yaml for the flows alone (pipelines/operations_config.py): no model depends on them."""
+_WITH_CANDIDATES = ("sampling", "inference")
+"""Sections whose `num_candidates` may be left to the model."""
 
 
 def load_config(path: Path | str = "params.yaml") -> Config:
@@ -27,16 +30,30 @@ def load_config(path: Path | str = "params.yaml") -> Config:
     presets = values.pop("presets", None)
     if presets is not None:
         values["model"] = _resolve_model(values.get("model"), presets, path)
-    return parse_config(values, where=str(path))
+    config = parse_config(values, where=str(path))
+    if presets is not None:  # saved ones may be older than this rule, and are used as they are
+        _require_a_choice(config, path)
+    return config
 
 
 def parse_config(values: dict[str, Any], *, where: str = "configuration") -> Config:
     """Build a Config from plain values, checking every type; `where` starts the error message."""
+    sections = {name: values.get(name, {}) for name in _WITH_CANDIDATES}
+    open_sections = {
+        name: {key: value for key, value in section.items() if key != "num_candidates"}
+        for name, section in sections.items()
+        if isinstance(section, dict) and section.get("num_candidates") is None
+    }
     try:
         # Through JSON: pydantic's strict mode takes a JSON array for a tuple, but never "3" or 3.5 for an int.
-        return TypeAdapter(Config).validate_json(json.dumps(values))
+        config = TypeAdapter(Config).validate_json(json.dumps(values | open_sections))
     except (ValidationError, TypeError) as error:
         raise ConfigError(describe_faults(error, where)) from None
+    number = _candidates_of(config.model)
+    changed: dict[str, Any] = {
+        name: dataclasses.replace(getattr(config, name), num_candidates=number) for name in open_sections
+    }
+    return dataclasses.replace(config, **changed)
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -79,6 +96,32 @@ def _resolve_model(model: Any, presets: Any, path: Path) -> dict[str, Any]:
     if not isinstance(preset, str) or preset not in presets:
         raise ConfigError(f"{path}: model.preset must be one of {', '.join(presets)}, got {preset!r}")
     return _merge(_section(presets[preset], f"presets.{preset}", path), overrides)
+
+
+def _candidates_of(model: ModelConfig) -> int:
+    """Return how many long-term candidates a clip has where nobody says so: the paper's 2m, or m without a choice."""
+    return (2 if _selects_frames(model) else 1) * model.selection.num_frames
+
+
+def _selects_frames(model: ModelConfig) -> bool:
+    # The comparators do not (lstfe/model/methods.py).
+    return model.method == "lstfe" and model.selection.enabled
+
+
+def _require_a_choice(config: Config, path: Path) -> None:
+    """Raise ConfigError where all candidates are kept, so that the frame selection does nothing."""
+    kept = config.model.selection.num_frames
+    if not _selects_frames(config.model) or "long_term" not in config.model.relation.stages:
+        return
+    numbers = {name: getattr(config, name).num_candidates for name in _WITH_CANDIDATES}
+    faults = [
+        f"{path}: {name}.num_candidates {number} must be 0 or more than model.selection.num_frames {kept}, or there is "
+        f"nothing to select; set null for {_candidates_of(config.model)}, or model.selection.enabled: false"
+        for name, number in numbers.items()
+        if 0 < number <= kept
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def _section(value: Any, name: str, path: Path) -> dict[str, Any]:

@@ -93,6 +93,35 @@ def test_a_saved_config_loads_back_equal(tmp_path: Path, preset: str) -> None:
     assert load_config(tmp_path / "config.yaml") == config
 
 
+@pytest.mark.parametrize(("preset", "number"), [("tiny", 2), ("small", 4), ("parity", 4)])
+def test_the_projects_clips_have_twice_as_many_candidates_as_are_kept(
+    tmp_path: Path, preset: str, number: int
+) -> None:
+    config = load_config(with_preset(tmp_path, preset))
+    assert config.sampling.num_candidates == config.inference.num_candidates == number
+    assert number == 2 * config.model.selection.num_frames
+
+
+@pytest.mark.parametrize(
+    "sampling", ["", "sampling: {num_candidates: null}", "sampling: {num_short_term: 2}"]
+)
+@pytest.mark.parametrize(
+    ("model", "number"),
+    [
+        ("selection: {num_frames: 3}", 6),
+        ("selection: {num_frames: 3, enabled: false}", 3),
+        ("selection: {num_frames: 3}, method: selsa", 3),
+        ("selection: {num_frames: 0}", 0),
+    ],
+)
+def test_candidates_left_open_follow_the_frames_kept(
+    tmp_path: Path, sampling: str, model: str, number: int
+) -> None:
+    text = f"{sampling}\ninference: {{num_candidates: 9}}\nmodel: {{{model}}}"
+    config = load_config(write(tmp_path, text))
+    assert (config.sampling.num_candidates, config.inference.num_candidates) == (number, 9)
+
+
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_config(Config(), tmp_path / name)
@@ -223,6 +252,36 @@ def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, text: str) -> No
 
 def test_an_impossible_value_in_a_file_keeps_its_sentence(tmp_path: Path) -> None:
     assert refusal(tmp_path, "train: {lr: -1.0}") == "params.yaml: train.lr must be > 0, got -1.0"
+
+
+CHOOSING = "model: {preset: a, selection: {num_frames: 2}}\npresets: {a: {}}\n"
+
+
+@pytest.mark.parametrize("section", ["sampling", "inference"])
+def test_a_selection_that_keeps_every_candidate_is_refused(tmp_path: Path, section: str) -> None:
+    message = refusal(tmp_path, f"{CHOOSING}{section}: {{num_candidates: 2}}")
+    assert message == (
+        f"params.yaml: {section}.num_candidates 2 must be 0 or more than model.selection.num_frames 2, or there is "
+        "nothing to select; set null for 4, or model.selection.enabled: false"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CHOOSING + "sampling: {num_candidates: 3}",
+        CHOOSING + "sampling: {num_candidates: 0}",
+        CHOOSING.replace("num_frames: 2", "num_frames: 0") + "sampling: {num_candidates: 1}",
+        CHOOSING.replace("num_frames: 2", "enabled: false") + "sampling: {num_candidates: 2}",
+        CHOOSING.replace("preset: a", "preset: a, method: selsa") + "sampling: {num_candidates: 2}",
+        CHOOSING.replace("preset: a", "preset: a, relation: {stages: []}") + "sampling: {num_candidates: 2}",
+        "sampling: {num_candidates: 2}",  # a saved one, without presets
+    ],
+)
+def test_where_there_is_a_choice_or_none_is_wanted_any_number_of_candidates_will_do(
+    tmp_path: Path, text: str
+) -> None:
+    assert load_config(write(tmp_path, text)).sampling.num_candidates in (0, 1, 2, 3)
 
 
 def test_values_that_are_no_plain_data_are_refused() -> None:
