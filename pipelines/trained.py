@@ -22,8 +22,10 @@ LOSSES = TRAINED / "losses.csv"
 
 
 def load_config_as_trained() -> Config:
-    """Return params.yaml with the model as it was trained."""
-    return resolve_method(dataclasses.replace(load_config(PARAMS), model=load_config(CONFIG).model))
+    """Return params.yaml with the model, and the clips that decide on its parts, as they were trained."""
+    trained = load_config(CONFIG)
+    current = load_config(PARAMS)
+    return resolve_method(dataclasses.replace(current, model=trained.model, sampling=trained.sampling))
 
 
 def load_label_names() -> list[str]:

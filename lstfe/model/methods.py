@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lstfe.config import Config, ModelConfig
+from lstfe.config import Config, ModelConfig, SamplingConfig
 
 
 def resolve_method(config: Config) -> Config:
-    """Switch off the parts that `model.method` does not have, and stop sampling frames that nothing uses."""
-    model = METHODS[config.model.method](config.model)
+    """Switch off the parts that `model.method` does not have or no training clip feeds.
+
+    Then no frames are sampled that nothing uses. A part without frames would keep parameters that get no gradient,
+    for which processes wait for ever.
+    """
+    model = _fed(METHODS[config.model.method](config.model), config.sampling)
     aligned, stages = model.alignment.num_blocks > 0, model.relation.stages
     short_term = aligned or "short_term" in stages
     # The long-term frames of Fig. 4 enhance short-term proposals first: both are needed where both stages are.
@@ -28,6 +32,18 @@ def resolve_method(config: Config) -> Config:
         lookahead=config.inference.lookahead if short_term else 0,
     )
     return replace(config, model=model, sampling=sampling, inference=inference)
+
+
+def _fed(model: ModelConfig, sampling: SamplingConfig) -> ModelConfig:
+    """Leave out alignment and stages that get no frames in training."""
+    absent = set()
+    if sampling.num_short_term == 0:
+        model = _without_alignment(model)
+        absent.add("short_term")
+    if min(sampling.num_candidates, model.selection.num_frames) == 0:
+        absent.add("long_term")
+    stages = tuple(stage for stage in model.relation.stages if stage not in absent)
+    return replace(model, relation=replace(model.relation, stages=stages))
 
 
 def _lstfe(model: ModelConfig) -> ModelConfig:

@@ -206,7 +206,9 @@ class RelationStage(nn.Module):
         return torch.where(references.valid.any(dim=1)[:, None, None], mixed, x)
 
     def _grouped(self, features: Tensor) -> Tensor:
-        return features.reshape(*features.shape[:2], self.config.num_groups, -1).transpose(1, 2)
+        groups = self.config.num_groups
+        # The width by number: of features without a proposal, -1 says nothing.
+        return features.unflatten(2, (groups, self.config.embedding // groups)).transpose(1, 2)
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -124,6 +124,24 @@ def test_a_black_video_of_one_frame_is_detected_in_numbers(
     assert np.isfinite(found.detections.scores).all()
 
 
+@pytest.mark.parametrize(
+    "inference",
+    [
+        {"num_relation": 0},
+        {"num_alignment": 0},
+        {"num_candidates": 0},
+        {"num_relation": 0, "num_candidates": 0},
+    ],
+)
+def test_a_detector_may_look_at_fewer_frames_than_it_was_trained_on(
+    tiny: Tiny, build_model: BuildModel, inference: dict[str, int]
+) -> None:
+    config = config_of(tiny())
+    config = replace(config, inference=replace(config.inference, **inference))
+    detector = StreamingDetector(build_model(config.model), config, num_frames=NUM_FRAMES)
+    assert any(len(found.detections) for found in stream(detector, video()))
+
+
 def test_without_proposals_nothing_is_detected(tiny: Tiny, build_model: BuildModel) -> None:
     config = config_of(tiny(proposals={"min_size_px": 1e6}))
     detector = StreamingDetector(build_model(config.model), config, num_frames=NUM_FRAMES)

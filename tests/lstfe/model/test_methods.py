@@ -72,6 +72,28 @@ def test_resolving_twice_changes_nothing(method: str) -> None:
     assert resolve_method(once) == once
 
 
+@pytest.mark.parametrize(
+    ("num_short_term", "num_candidates", "num_frames", "blocks", "stages"),
+    [
+        (0, 4, 2, 0, (LONG, LONG)),
+        (2, 0, 2, 1, (SHORT, SHORT, SHORT)),
+        (2, 4, 0, 1, (SHORT, SHORT, SHORT)),
+        (0, 0, 2, 0, ()),
+    ],
+)
+def test_parts_that_no_frame_of_a_training_clip_feeds_are_left_out_and_their_frames_too(
+    num_short_term: int, num_candidates: int, num_frames: int, blocks: int, stages: tuple[str, ...]
+) -> None:
+    model = replace(BASE.model, selection=replace(BASE.model.selection, num_frames=num_frames))
+    sampling = SamplingConfig(num_short_term=num_short_term, num_candidates=num_candidates)
+    config = resolved("lstfe", replace(BASE, model=model, sampling=sampling))
+    assert config.model.alignment.num_blocks == blocks
+    assert config.model.relation.stages == stages
+    assert (config.sampling.num_short_term > 0) == (config.inference.num_relation > 0) == (SHORT in stages)
+    assert (config.sampling.num_candidates > 0) == (config.inference.num_candidates > 0) == (LONG in stages)
+    assert resolve_method(config) == config
+
+
 def test_lstfe_without_alignment_and_short_term_stages_is_causal_and_looks_at_no_neighbour() -> None:
     model = replace(
         BASE.model,

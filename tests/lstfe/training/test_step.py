@@ -86,6 +86,23 @@ def test_every_parameter_that_trains_gets_a_gradient_by_every_method(
     assert len(trainable) == len(list(training.model.parameters())) - (len(temporal) if is_still else 0)
 
 
+@pytest.mark.parametrize(
+    ("num_short_term", "num_candidates", "num_frames"),
+    [(0, 2, 2), (2, 0, 2), (2, 2, 0), (1, 1, 2), (0, 0, 0)],
+)
+def test_every_parameter_that_trains_gets_a_gradient_whatever_frames_a_clip_has(
+    tiny_config: Config, num_short_term: int, num_candidates: int, num_frames: int
+) -> None:
+    selection = replace(tiny_config.model.selection, num_frames=num_frames)
+    sampling = replace(tiny_config.sampling, num_short_term=num_short_term, num_candidates=num_candidates)
+    model = replace(tiny_config.model, selection=selection)
+    config = resolve_method(replace(with_train(tiny_config), model=model, sampling=sampling))
+    training = stepper(config)
+    layout = clip_layout(config.sampling.num_short_term, config.sampling.num_candidates)
+    training.step([clip((64, 96), 0, layout)], range(1), 0)
+    assert gradients(training).keys() == dict(training.model.named_parameters()).keys()
+
+
 def test_clips_with_frames_of_different_sizes_train_together_and_every_parameter_gets_a_gradient(
     tiny_config: Config,
 ) -> None:
