@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from lstfe.config import EvaluateConfig
@@ -52,7 +53,10 @@ def paired_figures(
 
 
 def parity_difference(path: Path) -> float:
-    """Return the largest relative difference of any graph that parity.json tells of; UserError where it is none."""
+    """Return the largest relative difference of any graph that parity.json tells of; UserError where it is none.
+
+    One that is no finite number counts as infinite.
+    """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         found = [
@@ -60,7 +64,7 @@ def parity_difference(path: Path) -> float:
             for by_input in report["graphs"].values()
             for difference in by_input.values()
         ]
-        return max(found)
+        return max(difference if math.isfinite(difference) else math.inf for difference in found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: no parity report that can be read ({type(error).__name__}), expected what the stage export "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from deploy.export_onnx import export_graph
 from deploy.graphs import graphs_of
+from deploy.onnx_backend import OnnxGraphs
 from deploy.parity import ParityError, RowDifference, ValueDifference, check_parity
 
 from .conftest import NUM_PREPARED_FRAMES
@@ -53,6 +55,65 @@ def test_values_are_compared_relative_to_the_largest() -> None:
     difference.add(np.array([100.0, 1.0]), np.array([100.0, 2.0]))
     difference.add(np.array([], float), np.array([], float))
     assert difference == ValueDifference(absolute=1.0, relative=0.01)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "relative"),
+    [
+        (1.0, np.nan, np.inf),
+        (np.nan, 1.0, np.inf),
+        (np.nan, np.nan, np.inf),
+        (1.0, np.inf, np.inf),
+        (np.inf, -np.inf, np.inf),
+        (np.inf, np.inf, 0.01),  # agrees, and does not hide what differs beside it
+    ],
+)
+def test_what_is_no_number_differs_infinitely(expected: float, found: float, relative: float) -> None:
+    difference = ValueDifference()
+    difference.add(np.array([100.0, expected, 1.0]), np.array([100.0, found, 2.0]))
+    assert difference.relative == relative
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 4], ids=["coordinate", "score"])
+def test_a_box_that_is_no_box_differs_infinitely_however_many_agree(value: float, place: int) -> None:
+    boxes = np.concatenate([rows((n, 0, n + 10, 10, 0.9, 1)) for n in range(200)])
+    broken = boxes.copy()
+    broken[7, place] = value
+    difference = RowDifference()
+    difference.add(boxes, broken, tolerance=1e-3)
+    assert (difference.num_unmatched, difference.relative) == (2, np.inf)
+    assert difference.box_px == 0.0
+
+
+def test_an_infinite_coordinate_does_not_make_far_boxes_counterparts() -> None:
+    difference = RowDifference()
+    endless = (0, 0, np.inf, 10, 0.9, 1)
+    difference.add(
+        rows(endless, (0, 0, 10, 10, 0.8, 1)), rows(endless, (5, 0, 10, 10, 0.8, 1)), tolerance=1e-3
+    )
+    assert difference.num_unmatched == 2
+
+
+def test_a_graph_that_gives_nan_alone_is_refused(
+    export: Callable[..., Any], prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = export("lstfe")
+    run, broken = OnnxGraphs.run, iter([True])
+
+    def run_or_break(graphs: OnnxGraphs, name: str, *inputs: Any) -> list[Any]:
+        """Give NaN once, for a random input: nothing goes on with it."""
+        outputs = run(graphs, name, *inputs)
+        is_broken = name == "backbone" and next(broken, False)
+        return [np.full_like(output, np.nan) for output in outputs] if is_broken else outputs
+
+    monkeypatch.setattr(OnnxGraphs, "run", run_or_break)
+    config = replace(exported.config, export=replace(exported.config.export, parity_frames=2))
+    copy = shutil.copytree(exported.directory, tmp_path / "exported")  # whose report others do not read
+    with pytest.raises(
+        ParityError, match=r"graph backbone differs from PyTorch by inf \(relative\) on random"
+    ):
+        check_parity(exported.model, config, copy, prepared_dir=prepared)
 
 
 def test_the_report_covers_every_graph_and_the_ap_of_both_backends(

@@ -91,6 +91,15 @@ def test_the_largest_difference_of_any_graph_on_any_input_is_the_parity(tmp_path
     assert parity_difference(path) == 2e-5
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_difference_that_is_no_number_is_the_largest(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "parity.json"
+    frames = f'{{"random": {{"relative": 1e-6}}, "frames": {{"relative": {value}}}}}'
+    path.write_text(f'{{"graphs": {{"backbone": {frames}}}}}')
+
+    assert parity_difference(path) == float("inf")
+
+
 @pytest.mark.parametrize("text", [None, "{", "{}", '{"graphs": {}}', '{"graphs": []}'])
 def test_a_missing_or_empty_parity_report_is_no_parity(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "parity.json"
