@@ -13,7 +13,7 @@ from deploy.bundle import MANIFEST_FILE, write_bundle
 from pipelines.command import run_command
 from pipelines.identity import current_commit
 from pipelines.paths import DEPLOYED, EXPORTED
-from pipelines.tracked_model import ModelFiles
+from pipelines.tracked_model import BUNDLE_VERSION, ModelFiles
 from pipelines.tracking import continue_run
 from pipelines.trained import RUN, WEIGHTS, load_config_as_trained, load_label_names, load_record
 
@@ -32,16 +32,17 @@ def deploy() -> None:
             created_from=current_commit() or "unknown",
             run_id=load_record()["run_id"],
         )
-        run.set_tags({"bundle.version": bundle.manifest.model_version})
+        run.set_tags({BUNDLE_VERSION: bundle.manifest.model_version})
         run.log_files([DEPLOYED / MANIFEST_FILE], "deployed")
-        run.log_model(_model_files())
+        run.log_model(_model_files(bundle.manifest.model_version))
     logger.info("deployed %s, version %s", DEPLOYED, bundle.manifest.model_version)
 
 
-def _model_files() -> ModelFiles:
+def _model_files(bundle_version: str) -> ModelFiles:
     packages = ("numpy", "onnxruntime", "pandas", "pydantic", "ruamel.yaml")
     return ModelFiles(
         data=DEPLOYED,
+        version=bundle_version,
         loader_module=mlflow_model.__name__,
         code=(Path(deploy_package.__path__[0]), Path(lstfe.__path__[0])),
         requirements=tuple(f"{package}=={version(package)}" for package in packages),

@@ -15,7 +15,7 @@ from typing import Any
 from lstfe.errors import UserError
 from pipelines.environment import default_settings
 from pipelines.mlflow_store import Store, require_listener
-from pipelines.tracked_model import FOLDER
+from pipelines.tracked_model import BUNDLE_VERSION, OLD_FOLDER, model_folder
 
 MODEL = "lstfe"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -65,16 +65,28 @@ class ModelVersions:
         return sorted(versions, key=lambda item: -int(item.version))
 
     def enrol(self, run_id: str, tags: Mapping[str, str]) -> str:
-        """Return the version of a run's model, made now unless there is one with the same tags."""
+        """Return the version of the run's model that `bundle.version` among the tags names.
+
+        It is made now unless there is one with the same tags.
+        """
         for version in self.all():
             if version.run_id == run_id and tags.items() <= version.tags.items():
                 return version.version
         with self._client() as client:
             if not client.search_registered_models(f"name = '{MODEL}'"):
                 client.create_registered_model(MODEL, description="The streaming detector that is deployed.")
-            source = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
+            folder = model_folder(tags[BUNDLE_VERSION])
+            if not client.list_artifacts(run_id, folder):  # deployed before each bundle had its own
+                folder = OLD_FOLDER
+            source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
             made = client.create_model_version(MODEL, source, run_id=run_id, tags=dict(tags))
             return str(made.version)
+
+    def bundle_version(self, version: str) -> str | None:
+        """Return the tag that says which bundle a version is; None where an old registry has none."""
+        with self._client() as client:
+            found = client.get_model_version(MODEL, version).tags.get(BUNDLE_VERSION)
+        return None if found is None else str(found)
 
     def aliases(self) -> dict[str, str]:
         """Return alias -> version, for those that are set."""
@@ -133,11 +145,12 @@ class ModelVersions:
     def download_bundle(self, version: str, destination: Path) -> Path:
         """Copy a version's bundle out of MLflow into a folder and return where it is; UserError where it is gone."""
         with self._client() as client:
-            run_id = client.get_model_version(MODEL, version).run_id
-            copied = Path(client.download_artifacts(run_id, FOLDER, str(destination)))
+            made = client.get_model_version(MODEL, version)
+            folder = str(made.source).rstrip("/").rpartition("/")[2]
+            copied = Path(client.download_artifacts(made.run_id, folder, str(destination)))
         found = [path.parent for path in copied.rglob("manifest.json")]
         if not found:
-            raise UserError(f"version {version}: MLflow's run {run_id} holds no bundle any more")
+            raise UserError(f"version {version}: MLflow's run {made.run_id} holds no bundle any more")
         return found[0]
 
     @contextmanager

@@ -30,6 +30,7 @@ from pipelines.lock import hold_lock
 from pipelines.model_versions import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, ModelVersions
 from pipelines.operations_config import load_operations
 from pipelines.paths import PARAMS, find_project
+from pipelines.tracked_model import BUNDLE_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def enrol(root: Path, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> 
     from deploy.bundle import open_bundle
 
     manifest = open_bundle(bundle).manifest
-    tags = {**tags, "bundle.version": manifest.model_version}
+    tags = {**tags, BUNDLE_VERSION: manifest.model_version}
     versions = ModelVersions(root)
     with _locked(root):
         folder = bundle_path(root, "x").parent
@@ -170,7 +171,7 @@ def promote(version: str, root: Path | None = None, *, reason: str = "") -> Cham
             )
         if before is not None and before.version == version:
             return before
-        bundle = _require_bundle(root, version, versions)
+        bundle = _require_bundle(root, version, versions, expected=known[version].tags.get(BUNDLE_VERSION))
         stack = [name for name in champions(history(root)) if name != version]
         challenger = versions.aliases().get(CHALLENGER)
         versions.set_aliases(
@@ -264,20 +265,38 @@ def _set_aliases_at_best(versions: ModelVersions, stack: list[str]) -> bool:
     return True
 
 
-def _require_bundle(root: Path, version: str, versions: ModelVersions) -> Path:
-    """Return a version's bundle, verified; one that was cleared away comes back from MLflow."""
-    from deploy.bundle import open_bundle
+def _require_bundle(
+    root: Path, version: str, versions: ModelVersions, *, expected: str | None = None
+) -> Path:
+    """Return a version's bundle, verified; one that was cleared away comes back from MLflow.
 
+    `expected` is the version in the bundle's manifest; MLflow is asked for it only when it must be there anyway.
+    """
     path = bundle_path(root, version)
     if not path.is_dir():
         staged = path.with_name(f".{version}-{os.getpid()}.partial")
         try:
             staged.mkdir(parents=True)
-            _place(versions.download_bundle(version, staged), path)
+            expected = expected or versions.bundle_version(version)
+            found = versions.download_bundle(version, staged)
+            _require_version(found, version, expected)
+            _place(found, path)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    open_bundle(path)
+    _require_version(path, version, expected)
     return path
+
+
+def _require_version(bundle: Path, version: str, expected: str | None) -> None:
+    """Raise RegistryError for another bundle than the one that was enrolled, BundleError for a damaged one."""
+    from deploy.bundle import open_bundle
+
+    found = open_bundle(bundle).manifest.model_version
+    if expected is not None and found != expected:
+        raise RegistryError(
+            f"version {version}: its bundle is {found}, expected {expected}; a later deployment of the same MLflow run "
+            "has taken its place, promote another version"
+        )
 
 
 def _run_of(bundle: Path) -> str:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = "model"
-"""Of the run's artifacts: `runs:/RUN/model` is the model's address."""
+BUNDLE_VERSION = "bundle.version"
+"""Tag of runs and of registered versions: `model_version` of the bundle's manifest."""
+OLD_FOLDER = "model"
+"""Of the run's artifacts, where bundles of any version lay: a later `deploy` of the run replaced the earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +19,8 @@ class ModelFiles:
     """What an MLflow model of the flavour `python_function` is made of."""
 
     data: Path
+    version: str
+    """Of the bundle in `data`."""
     loader_module: str
     """Has `_load_pyfunc(data)`."""
     code: tuple[Path, ...]
@@ -32,6 +36,11 @@ class ModelFiles:
     """Of the table that comes out: name -> MLflow's name of the type."""
 
 
+def model_folder(version: str) -> str:
+    """Return where a run keeps the bundle of a version: `runs:/RUN/model-VERSION` is the model's address."""
+    return f"model-{version}"
+
+
 def log_model(client: Any, run_id: str, model: ModelFiles) -> None:
     """Store a model with its signature in a run; `client` is MLflow's."""
     from mlflow import pyfunc
@@ -41,7 +50,7 @@ def log_model(client: Any, run_id: str, model: ModelFiles) -> None:
     frames = TensorSpec(model.input_type, model.input_shape, model.input_name)
     columns: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in model.columns.items()]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FOLDER
+        path = Path(folder) / "model"
         pyfunc.save_model(
             path,
             loader_module=model.loader_module,
@@ -50,4 +59,4 @@ def log_model(client: Any, run_id: str, model: ModelFiles) -> None:
             pip_requirements=list(model.requirements),
             signature=ModelSignature(Schema([frames]), Schema(columns)),
         )
-        client.log_artifacts(run_id, str(path), FOLDER)
+        client.log_artifacts(run_id, str(path), model_folder(model.version))

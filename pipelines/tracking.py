@@ -79,7 +79,7 @@ class Run:
         self._attempt(lambda client, run_id: client.log_artifacts(run_id, str(source), folder))
 
     def log_model(self, model: ModelFiles) -> None:
-        """Store a bundle as the run's MLflow model, `runs:/RUN/model`, with its signature and the code to run it."""
+        """Store a bundle as an MLflow model of the run, with its signature and the code to run it."""
         self._attempt(lambda client, run_id: log_model(client, run_id, model))
 
     def log_data_set(self, name: str, md5: str, *, split: str) -> None:

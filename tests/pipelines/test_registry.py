@@ -30,6 +30,7 @@ from pipelines.registry import (
     repair,
     rollback,
 )
+from pipelines.tracked_model import OLD_FOLDER, model_folder
 
 
 @pytest.fixture
@@ -72,13 +73,20 @@ def _write_bundle(folder: Path, *, weights: bytes, run_id: str) -> Path:
     return folder
 
 
-def _enrol(client: Any, root: Path, weights: bytes) -> str:
-    """Train, so to speak: a run with a bundle as its model, enrolled as a new version."""
+def _run(client: Any) -> str:
     found = client.get_experiment_by_name("lstfe")
     experiment = found.experiment_id if found else client.create_experiment("lstfe")
-    run_id = client.create_run(experiment).info.run_id
+    return str(client.create_run(experiment).info.run_id)
+
+
+def _enrol(
+    client: Any, root: Path, weights: bytes, *, run_id: str | None = None, is_old: bool = False
+) -> str:
+    """Train and deploy, so to speak: a run with a bundle as a model, enrolled as a new version."""
+    run_id = run_id or _run(client)
     bundle = _write_bundle(root / "made" / weights.decode(), weights=weights, run_id=run_id)
-    client.log_artifacts(run_id, str(bundle), "model/data/deployed")
+    folder = OLD_FOLDER if is_old else model_folder(hashlib.sha256(weights).hexdigest()[:12])
+    client.log_artifacts(run_id, str(bundle), f"{folder}/data/deployed")
     return enrol(root, bundle, run_id=run_id, tags={"train.key": weights.decode()})
 
 
@@ -277,13 +285,51 @@ def test_old_bundles_go_but_never_those_of_champion_and_previous(
     assert present == ["1", "3", "4", "5"]
 
 
-def test_a_bundle_that_was_cleared_away_comes_back_from_mlflow(client: Any, root: Path) -> None:
-    version = _enrol(client, root, b"one")
+@pytest.mark.parametrize("is_old", [False, True], ids=["model-VERSION", "model"])
+def test_a_bundle_that_was_cleared_away_comes_back_from_mlflow(client: Any, root: Path, is_old: bool) -> None:
+    version = _enrol(client, root, b"one", is_old=is_old)
     shutil.rmtree(bundle_path(root, version))
 
     champion = promote(version, root)
 
     assert (Path(champion.bundle) / "weights.safetensors").read_bytes() == b"one"
+
+
+def test_each_version_of_one_run_keeps_its_own_bundle(client: Any, root: Path) -> None:
+    run_id = _run(client)
+    first, second = (_enrol(client, root, weights, run_id=run_id) for weights in (b"one", b"two"))
+    assert first != second
+    for version, weights in ((first, b"one"), (second, b"two")):
+        shutil.rmtree(bundle_path(root, version))
+
+        champion = promote(version, root)
+
+        assert (Path(champion.bundle) / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_bundle_that_another_one_replaced_in_mlflow_is_not_taken_for_it(client: Any, root: Path) -> None:
+    run_id = _run(client)
+    old, new = (_enrol(client, root, weights, run_id=run_id, is_old=True) for weights in (b"one", b"two"))
+    promote(old, root)
+    promote(new, root)
+    shutil.rmtree(bundle_path(root, old))
+
+    for go_back in (lambda: promote(old, root), lambda: rollback(root)):
+        with pytest.raises(RegistryError, match=f"version {old}: its bundle is .*, expected "):
+            go_back()
+
+    assert not bundle_path(root, old).exists()
+    assert read_champion(root).version == new  # type: ignore[union-attr]
+
+
+def test_another_bundle_in_a_versions_place_is_not_promoted(client: Any, root: Path) -> None:
+    versions = [_enrol(client, root, weights) for weights in (b"one", b"two")]
+    places = [bundle_path(root, version) for version in versions]
+    shutil.rmtree(places[0])
+    shutil.copytree(places[1], places[0])
+
+    with pytest.raises(RegistryError, match="expected"):
+        promote(versions[0], root)
 
 
 def test_a_project_that_was_moved_finds_its_champion_again(

@@ -220,7 +220,7 @@ def test_one_run_carries_parameters_losses_scores_pictures_and_hashes(reproduced
         "deployed",
         "evaluated",
         "exported",
-        "model",
+        f"model-{run.data.tags['bundle.version']}",
     ]
 
 
@@ -229,7 +229,8 @@ def test_the_runs_model_has_a_signature_and_detects(reproduced: Path, tmp_path: 
 
     client = MlflowClient(f"sqlite:///{reproduced}/.work/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("lstfe").experiment_id])
-    model = pyfunc.load_model(client.download_artifacts(run.info.run_id, "model", str(tmp_path)))
+    folder = f"model-{run.data.tags['bundle.version']}"
+    model = pyfunc.load_model(client.download_artifacts(run.info.run_id, folder, str(tmp_path)))
     signature = model.metadata.signature
 
     table = model.predict({"frames": np.zeros((3, 96, 128, 3), np.uint8)})
