@@ -35,9 +35,12 @@ def default_settings(root: Path) -> dict[str, str]:
     }
 
 
-def apply_default_settings() -> None:
-    """Give this process the default settings; call it before mlflow or prefect is imported."""
-    for name, value in default_settings(main_root()).items():
+def apply_default_settings(root: Path | None = None) -> None:
+    """Give this process the settings of a project, the main work tree's unless given.
+
+    Call it before mlflow or prefect is imported.
+    """
+    for name, value in default_settings(root or main_root()).items():
         os.environ.setdefault(name, value)
 
 

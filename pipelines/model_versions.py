@@ -5,7 +5,6 @@ Unlike tracking, which goes on without MLflow, a promotion needs it: what fails 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lstfe.errors import UserError
-from pipelines.environment import default_settings
-from pipelines.mlflow_store import Store, require_listener
+from pipelines.mlflow_store import Store, open_client, require_listener, tracking_uri
 from pipelines.tracked_model import BUNDLE_VERSION, OLD_FOLDER, model_folder
 
 MODEL = "lstfe"
@@ -166,18 +164,14 @@ class ModelVersions:
             ) from error
 
     def _connect(self) -> Any:
-        for name, value in default_settings(self._root).items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        require_listener(self._uri())
         if self._known is None:
-            from mlflow import MlflowClient
-
-            self._known = MlflowClient(tracking_uri=self._uri(), registry_uri=self._uri())
+            self._known = open_client(self._root)
+        else:
+            require_listener(self._uri())
         return self._known
 
     def _uri(self) -> str:
-        return os.environ.get("MLFLOW_TRACKING_URI") or default_settings(self._root)["MLFLOW_TRACKING_URI"]
+        return tracking_uri(self._root)
 
 
 def ensure_experiment() -> None:

@@ -2,17 +2,20 @@
 
 With `concurrency_limit: 1` such a run would also keep all later ones from starting. Before a worker starts, its
 predecessor's runs are looked through: those whose process still runs are left alone; of the others what is left is
-ended, and they are started again (the flows are idempotent), at most `MAX_STARTS` times in all.
+ended, and they are started again (the flows are idempotent), at most `MAX_STARTS` times in all. The webhook hears of
+those that are given up: the flow's own hooks (pipelines/flows.py) run in the process that is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from pipelines.notify import notify
 from pipelines.servers.processes import end, with_variable
 
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
@@ -23,7 +26,7 @@ _TIMEOUT_SECONDS = 20.0
 _UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 
 
-def recover(api: str, work_pool: str, report: Callable[[str], None]) -> None:
+def recover(root: Path, api: str, work_pool: str, report: Callable[[str], None]) -> None:
     """Put the pool's lost runs back; `api` must be a server whose workers are all on this machine.
 
     Raises httpx.HTTPError when the server does not answer.
@@ -43,6 +46,16 @@ def recover(api: str, work_pool: str, report: Callable[[str], None]) -> None:
             body = {"state": state, "force": True}
             client.post(f"/flow_runs/{run['id']}/set_state", json=body).raise_for_status()
             report(f"flow run {run['name']}: {state['message']}")
+            if state["type"] == "CRASHED":
+                flow = _flow_name(client, run)
+                notify(root, "flow failed", state["message"], flow=flow, run=run["name"], state="Crashed")
+
+
+def _flow_name(client: httpx.Client, run: dict[str, Any]) -> str:
+    try:
+        return str(client.get(f"/flows/{run['flow_id']}").raise_for_status().json()["name"])
+    except (httpx.HTTPError, ValueError, KeyError):  # what failed is told all the same
+        return "?"
 
 
 def is_alive(run: dict[str, Any]) -> bool:

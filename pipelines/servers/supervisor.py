@@ -215,7 +215,7 @@ class Supervisor:
         if not program.is_worker or program.needs is None:
             return None  # the server is somebody else's, and so may be the runs
         api = program.environment["PREFECT_API_URL"]
-        return lambda: recover(api, WORK_POOL, logger.info)
+        return lambda: recover(self._root, api, WORK_POOL, logger.info)
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         logger.info("told to stop (signal %d)", number)

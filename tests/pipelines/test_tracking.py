@@ -12,6 +12,7 @@ import pytest
 
 from lstfe.config import Config
 from lstfe.params import save_config
+from pipelines import tracking
 from pipelines.journal import read_journal
 from pipelines.tracking import Run, continue_run, finished_runs, tag_lock, training_run
 
@@ -282,6 +283,24 @@ def test_a_broken_store_costs_a_warning_and_nothing_else(
     assert run.id is None
     assert "MLflow is not there" in caplog.text
     assert len(read_journal(run.journal)) == 1
+
+
+def test_a_bug_of_ours_costs_no_training_and_is_not_taken_for_an_absent_mlflow(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(*arguments: object) -> None:
+        raise KeyError("signature")
+
+    monkeypatch.setattr(tracking, "log_model", wrong)
+    with training_run(Config(), train_key="key1", state_dir=tmp_path / "state", data_md5=_DATA_MD5) as run:
+        for _ in range(2):
+            run.log_model(None)  # type: ignore[arg-type]
+        run.log({"loss": 1.0}, 10)
+
+    assert "MLflow is not there" not in caplog.text
+    (record,) = (record for record in caplog.records if "a bug kept something from MLflow" in record.message)
+    assert record.exc_info is not None
+    assert _steps(client, run.id) == [10]  # what comes after it is not given up
 
 
 def test_runs_of_a_sweep_are_nested_below_one_that_only_the_first_makes(

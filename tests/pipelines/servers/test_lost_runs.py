@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from pipelines.servers import lost_runs
 from pipelines.servers.lost_runs import MAX_STARTS, RUN_VARIABLE, next_state, recover
 
 Run = dict[str, Any]
@@ -36,6 +38,13 @@ class FakePrefect:
                 else:
                     fake.told[self.path.split("/")[3]] = body
                     answer = b"{}"
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def do_GET(self) -> None:
+                answer = json.dumps({"name": f"flow at {self.path}"}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -83,6 +92,7 @@ def process() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
 def run(run_id: str, *, state: str = "RUNNING", starts: int = 1, pid: int | None = None) -> Run:
     return {
         "id": run_id,
+        "flow_id": "f1",
         "name": f"run-{run_id}",
         "state_type": state,
         "run_count": starts,
@@ -90,21 +100,25 @@ def run(run_id: str, *, state: str = "RUNNING", starts: int = 1, pid: int | None
     }
 
 
-def test_without_unfinished_runs_nothing_is_done(prefect: Callable[[list[Run]], FakePrefect]) -> None:
+def test_without_unfinished_runs_nothing_is_done(
+    prefect: Callable[[list[Run]], FakePrefect], tmp_path: Path
+) -> None:
     fake = prefect([])
-    recover(fake.api, "lstfe", print)
+    recover(tmp_path, fake.api, "lstfe", print)
 
     assert fake.told == {}
     assert fake.asked[0]["work_pools"] == {"name": {"any_": ["lstfe"]}}
 
 
 def test_a_lost_run_is_started_again_and_what_is_left_of_it_ended(
-    prefect: Callable[[list[Run]], FakePrefect], process: Callable[[str], subprocess.Popen[bytes]]
+    prefect: Callable[[list[Run]], FakePrefect],
+    process: Callable[[str], subprocess.Popen[bytes]],
+    tmp_path: Path,
 ) -> None:
     stage = process("lost")
     fake = prefect([run("lost", pid=2**22 + 1)])
 
-    recover(fake.api, "lstfe", print)
+    recover(tmp_path, fake.api, "lstfe", print)
 
     stage.wait(10)  # TimeoutExpired if it still ran
     assert fake.told["lost"]["force"] is True
@@ -115,24 +129,28 @@ def test_a_lost_run_is_started_again_and_what_is_left_of_it_ended(
 
 
 def test_a_run_that_outlived_its_worker_is_left_alone(
-    prefect: Callable[[list[Run]], FakePrefect], process: Callable[[str], subprocess.Popen[bytes]]
+    prefect: Callable[[list[Run]], FakePrefect],
+    process: Callable[[str], subprocess.Popen[bytes]],
+    tmp_path: Path,
 ) -> None:
     flow = process("alive")
     fake = prefect([run("alive", pid=flow.pid)])
 
-    recover(fake.api, "lstfe", print)
+    recover(tmp_path, fake.api, "lstfe", print)
 
     assert flow.poll() is None
     assert fake.told == {}
 
 
 def test_a_process_of_another_program_under_the_old_number_is_not_the_run(
-    prefect: Callable[[list[Run]], FakePrefect], process: Callable[[str], subprocess.Popen[bytes]]
+    prefect: Callable[[list[Run]], FakePrefect],
+    process: Callable[[str], subprocess.Popen[bytes]],
+    tmp_path: Path,
 ) -> None:
     other = process("another run")
     fake = prefect([run("lost", pid=other.pid)])
 
-    recover(fake.api, "lstfe", print)
+    recover(tmp_path, fake.api, "lstfe", print)
 
     assert other.poll() is None
     assert fake.told["lost"]["state"]["type"] == "SCHEDULED"
@@ -144,10 +162,28 @@ def test_a_run_that_kills_its_process_each_time_is_given_up() -> None:
     assert next_state(run("new", state="PENDING", starts=0))["type"] == "SCHEDULED"
 
 
+def test_the_webhook_hears_of_a_run_that_is_given_up_and_of_no_other(
+    prefect: Callable[[list[Run]], FakePrefect], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(lost_runs, "notify", lambda *arguments, **details: told.append((arguments, details)))
+    fake = prefect([run("again", starts=MAX_STARTS - 1), run("bad", starts=MAX_STARTS)])
+
+    recover(tmp_path, fake.api, "lstfe", print)
+
+    assert fake.told["bad"]["state"]["type"] == "CRASHED"
+    assert told == [
+        (
+            (tmp_path, "flow failed", "its process died in each of 3 starts; given up"),
+            {"flow": "flow at /api/flows/f1", "run": "run-bad", "state": "Crashed"},
+        )
+    ]
+
+
 def test_a_run_that_was_being_cancelled_is_cancelled() -> None:
     assert next_state(run("stop", state="CANCELLING"))["type"] == "CANCELLED"
 
 
-def test_a_server_that_does_not_answer_is_an_http_error() -> None:
+def test_a_server_that_does_not_answer_is_an_http_error(tmp_path: Path) -> None:
     with pytest.raises(httpx.HTTPError):
-        recover("http://127.0.0.1:9/api", "lstfe", print)
+        recover(tmp_path, "http://127.0.0.1:9/api", "lstfe", print)
