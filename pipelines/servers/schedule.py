@@ -33,7 +33,7 @@ class Registered:
 
 
 def register(root: Path, *, interval_seconds: float | None = None) -> list[Registered]:
-    """Register every deployment of prefect.yaml; a second time changes nothing.
+    """Register every deployment of prefect.yaml and delete those that it named before; again, it changes nothing.
 
     `interval_seconds` replaces all schedules by an interval, to see them run. Raises UserError without a
     Prefect server, for a wrong prefect.yaml, and for a flow that cannot be loaded.
@@ -48,6 +48,8 @@ def register(root: Path, *, interval_seconds: float | None = None) -> list[Regis
         path = _with_interval(root, interval_seconds)
     _prefect(root, "deploy", "--all", "--prefect-file", str(path))
     names = {deployment["name"] for deployment in deployments}
+    files = {_file(deployment) for deployment in deployments}
+    _delete_all_but(names, api, root, files)
     return [item for item in registered(api) if item.name.rpartition("/")[2] in names]
 
 
@@ -68,11 +70,40 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
     return list(deployments)
 
 
+def _delete_all_but(names: set[str], api: str, root: Path, files: set[str]) -> None:
+    """Delete the deployments of other names whose flows lie in these files of this very project.
+
+    Another project's may have the same pool.
+    """
+    with httpx.Client(base_url=api, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+        for item in _of_pool(client):
+            if item["name"] not in names and _file(item) in files and _directory(item) == root:
+                client.delete(f"/deployments/{item['id']}").raise_for_status()
+
+
+def _of_pool(client: httpx.Client) -> list[dict[str, Any]]:
+    """Return the server's deployments that have the project's work pool."""
+    wanted = {"work_pools": {"name": {"any_": [WORK_POOL]}}}
+    return list(client.post("/deployments/filter", json=wanted).raise_for_status().json())
+
+
+def _file(deployment: dict[str, Any]) -> str:
+    return str(deployment.get("entrypoint")).partition(":")[0]
+
+
+def _directory(deployment: dict[str, Any]) -> Path | None:
+    """Return the folder that a deployment's flow starts in: with `pull: null`, where it was registered."""
+    for step in deployment.get("pull_steps") or ():
+        place = step.get("prefect.deployments.steps.set_working_directory")
+        if place:
+            return Path(place["directory"])
+    return None
+
+
 def registered(api: str) -> list[Registered]:
     """Return the deployments of the server that have the project's work pool."""
     with httpx.Client(base_url=api, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-        wanted = {"work_pools": {"name": {"any_": [WORK_POOL]}}}
-        deployments = client.post("/deployments/filter", json=wanted).raise_for_status().json()
+        deployments = _of_pool(client)
         flows = client.post("/flows/filter", json={}).raise_for_status().json()
     flow_names = {flow["id"]: flow["name"] for flow in flows}
     return [

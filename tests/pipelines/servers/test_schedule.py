@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from lstfe.errors import UserError
+from pipelines.servers import schedule
 from pipelines.servers.programs import WORK_POOL
 from pipelines.servers.schedule import read_deployments, register
 
@@ -37,6 +42,62 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None,
 def test_without_a_server_nothing_can_be_registered(project: Path) -> None:
     with pytest.raises(UserError, match="no Prefect server: `lstfe ops up` starts one"):
         register(project)
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Plays Prefect's server with the deployments of two projects."""
+
+    deployments: ClassVar[list[dict[str, Any]]] = []
+    deleted: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.deployments if self.path == "/api/deployments/filter" else [])
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_DELETE(self) -> None:
+        self.deleted.append(self.path.rpartition("/")[2])
+        self._answer({})
+
+    def _answer(self, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_deployment_that_the_file_names_no_more_goes_and_no_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(name: str, *, file: str = "pipelines/flows.py", directory: Path = project) -> dict[str, Any]:
+        step = {"prefect.deployments.steps.set_working_directory": {"directory": str(directory)}}
+        identity = {"id": name, "name": name, "flow_id": "f", "schedules": [], "pull_steps": [step]}
+        return identity | {"entrypoint": f"{file}:retrain"}
+
+    kept = [
+        made("nightly"),
+        made("by-hand", file="own.py"),
+        made("theirs", directory=project.parent),
+        made("pulled") | {"pull_steps": None},
+    ]
+    _Server.deployments, _Server.deleted = [*kept, made("renamed")], []
+    (project / "prefect.yaml").write_text(
+        "deployments: [{name: nightly, entrypoint: 'pipelines/flows.py:retrain', schedules: [{cron: '0 2 * * *'}]}]"
+    )
+    monkeypatch.setattr(schedule, "_prefect", lambda *arguments: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+        register(project)
+        server.shutdown()
+
+    assert _Server.deleted == ["renamed"]
 
 
 def test_the_projects_flows_run_alone_in_utc_and_outlive_their_worker() -> None:
