@@ -19,16 +19,27 @@ from pipelines.paths import LOCK, PIPELINE, PREPARED
 _SECTIONS = ("model", "sampling", "inference", "train")
 _NO_PART = ("num_workers", "keep_checkpoints", "max_skipped_updates")
 """Keys of `train` that change no weight."""
+_OF_FIGURES = ("protocols", "frame_stride")
+"""Keys of `evaluate` that validation scores by."""
+_SCORING = (Path("lstfe/evaluation"), Path("lstfe/stream.py"))
+"""Code that validation runs, and that dvc.yaml leaves out of the dependencies of `train`."""
 
 
 def train_key(config: Config, *, data_md5: str, code_md5: str) -> str:
-    """Name the training that parameters, data and code define; the number of processes is no part of it."""
+    """Name the training that parameters, data and code define; the number of processes is no part of it.
+
+    Where a figure of the validation chooses the weights (`train.release`), what makes that figure is a part.
+    """
     sections = {name: dataclasses.asdict(getattr(config, name)) for name in _SECTIONS}
     for key in _NO_PART:
         del sections["train"][key]
     start = config.train.warm_start
     start_md5 = files_md5([Path(start)]) if start else None
-    identity = json.dumps([sections, data_md5, code_md5, start_md5], sort_keys=True)
+    parts: list[Any] = [sections, data_md5, code_md5, start_md5]
+    if config.train.release != "last":
+        figures = {name: getattr(config.evaluate, name) for name in _OF_FIGURES}
+        parts.append([figures, files_md5(list(_SCORING))])
+    identity = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

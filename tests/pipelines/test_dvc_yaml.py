@@ -138,6 +138,30 @@ def test_params_yaml_holds_every_key_of_every_section_but_model() -> None:
             assert set(written[section.name]) == expected, section.name
 
 
+def _params(stage: str) -> set[str]:
+    return set(_pipeline()["stages"][stage]["params"])
+
+
+def _keys(section: str) -> set[str]:
+    return {f"{section}.{item.name}" for item in dataclasses.fields(getattr(Config(), section))}
+
+
+def test_train_depends_on_every_key_of_its_section_that_shapes_what_comes_out() -> None:
+    assert _keys("train") - _params("train") == {"train.num_workers", "train.keep_checkpoints"}
+    assert {name for name in _params("train") if name.startswith("train.")} <= _keys("train")
+
+
+def test_export_and_the_users_of_its_bundle_share_the_keys_of_its_section() -> None:
+    """What `lstfe engine` acts on must get into the bundle's configuration and costs no new graphs."""
+    exported, deployed = (
+        {name for name in _params(stage) if name.startswith("export.")} for stage in ("export", "deploy")
+    )
+
+    assert exported | deployed == _keys("export")
+    assert exported & deployed == set()
+    assert "evaluate.protocols" in _params("export"), "the parity check scores with them"
+
+
 def test_every_output_is_cached_so_that_going_back_to_old_parameters_is_free() -> None:
     for stage in _pipeline()["stages"].values():
         assert all(isinstance(out, str) for out in stage["outs"])

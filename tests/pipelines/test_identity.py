@@ -41,6 +41,27 @@ def test_parameters_data_and_code_each_change_the_key() -> None:
     assert len(keys) == 4
 
 
+def test_what_makes_the_figures_is_a_part_only_where_they_choose_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scoring = tmp_path / "lstfe" / "evaluation" / "protocols.py"
+    scoring.parent.mkdir(parents=True)
+
+    def keys(release: str) -> set[str]:
+        config = Config()
+        config = replace(config, train=replace(config.train, release=release, validation_frames=60))
+        strided = replace(config, evaluate=replace(config.evaluate, frame_stride=3))
+        other = replace(config, evaluate=replace(config.evaluate, protocols=("coco",)))
+        scoring.write_text("1")
+        found = {train_key(item, **_MD5) for item in (config, strided, other)}
+        scoring.write_text("2")
+        return found | {train_key(config, **_MD5)}
+
+    assert len(keys("last")) == 1
+    assert len(keys("val.coco.AP50")) == 4
+
+
 def test_a_training_that_stopped_at_unreadable_clips_goes_on_under_a_higher_limit() -> None:
     config = Config()
     lenient = replace(config, data=replace(config.data, max_bad_fraction=0.5))
