@@ -215,6 +215,7 @@ def merged(base: VideoAnnotations, added: VideoAnnotations, *, where: str) -> Vi
         images=_joined(IMAGES, base.image_rows, images, added.image_rows),
         annotations=_joined(OBJECTS, base.object_rows, objects, added.object_rows),
         categories=list(base.categories),
+        corner_pixels_inside=base.corner_pixels_inside,
     )
 
 

@@ -1,7 +1,8 @@
 """COCO-VID annotations: typed, validated on reading, indexed by video and frame.
 
 ids are 1-based, `frame_id` is 0-based, `bbox` is (x, y, width, height) in pixels of the video. A detector's
-label is the 1-based position of a category in the list (0 is the background).
+label is the 1-based position of a category in the list (0 is the background). `info.corner_pixels_inside` says
+that corners which belong to the box became a width of x2 - x1 + 1.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lstfe.data.entries import (
     CategoryEntry,
     ImageEntry,
     VideoEntry,
+    info_json,
     json_rows,
     read_lists,
 )
@@ -53,6 +55,8 @@ class VideoAnnotations:
     images: Sequence[ImageEntry]
     annotations: Sequence[AnnotationEntry]
     categories: Sequence[CategoryEntry]
+    corner_pixels_inside: bool = False
+    """Widths and heights have the pixel already that some protocols add to x2 - x1 and y2 - y1."""
 
     @property
     def label_names(self) -> list[str]:
@@ -192,7 +196,9 @@ def load_annotations(path: Path | str) -> VideoAnnotations:
     """Read and validate a COCO-VID file; unknown keys are ignored, boxes may pass the frame's edge."""
     path = Path(path)
     lists = read_lists(path)
-    annotations = VideoAnnotations(lists.videos, lists.images, lists.annotations, lists.categories)
+    annotations = VideoAnnotations(
+        lists.videos, lists.images, lists.annotations, lists.categories, lists.corner_pixels_inside
+    )
     for fault in _faults(annotations):
         raise AnnotationError(f"{path}: {fault}")
     return annotations
@@ -201,10 +207,10 @@ def load_annotations(path: Path | str) -> VideoAnnotations:
 def save_annotations(annotations: VideoAnnotations, path: Path) -> None:
     """Write a COCO-VID file; the same annotations give the same bytes."""
     with path.open("w", encoding="utf-8") as file:
-        before = "{"
-        for kind in dataclasses.fields(annotations):
-            file.write(f'{before}"{kind.name}":[')
-            file.writelines(json_rows(getattr(annotations, kind.name)))
+        before = "{" + info_json(corner_pixels_inside=annotations.corner_pixels_inside)
+        for kind in ("videos", "images", "annotations", "categories"):
+            file.write(f'{before}"{kind}":[')
+            file.writelines(json_rows(getattr(annotations, kind)))
             before = "],"
         file.write("]}\n")
 

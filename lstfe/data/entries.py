@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +11,15 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from lstfe.data.columns import Collector, Layout, Rows
-from lstfe.data.faults import AnnotationError
+from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.json_rows import Row, read_rows
 
 Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]
 """What JSON holds exactly everywhere, and a column too."""
+INFO = "info"
+"""Key of a file's object that says things of all its rows."""
+CORNER_PIXELS_INSIDE = "corner_pixels_inside"
+"""Key in `info`: true where corners that belong to the box became a width of x2 - x1 + 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ class Lists:
     images: Rows[ImageEntry]
     annotations: Rows[AnnotationEntry]
     categories: list[CategoryEntry]
+    corner_pixels_inside: bool = False
+    """What `info` says of the boxes."""
 
 
 def read_lists(path: Path, unusable: list[str] | None = None) -> Lists:
@@ -111,8 +117,12 @@ def read_lists(path: Path, unusable: list[str] | None = None) -> Lists:
     """
     videos, categories = list[VideoEntry](), list[CategoryEntry]()
     images, objects = Collector(IMAGES), Collector(OBJECTS)
-    for row in read_rows(path, frozenset(_ADAPTERS)):
+    inside = False
+    for row in read_rows(path, frozenset(_ADAPTERS), whole=frozenset({INFO})):
         try:
+            if row.section == INFO:
+                inside = corner_pixels_inside(row.content, row.where)
+                continue
             match _read_entry(row):
                 case VideoEntry() as video:
                     videos.append(video)
@@ -126,7 +136,15 @@ def read_lists(path: Path, unusable: list[str] | None = None) -> Lists:
             if unusable is None:
                 raise
             unusable.append(str(error))
-    return Lists(videos, images.rows(), objects.rows(), categories)
+    return Lists(videos, images.rows(), objects.rows(), categories, inside)
+
+
+def corner_pixels_inside(info: object, where: str) -> bool:
+    """Return what a file's `info` says of its boxes, False where it says nothing; AnnotationError for no bool."""
+    found = info.get(CORNER_PIXELS_INSIDE, False) if isinstance(info, Mapping) else False
+    if not isinstance(found, bool):
+        raise fault(f"{where}: {INFO}.{CORNER_PIXELS_INSIDE}", found, "true or false")
+    return found
 
 
 def _read_entry(row: Row) -> Entry:
@@ -145,6 +163,11 @@ def json_rows(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         yield comma + _encode({name: getattr(entry, name) for name in _names(entry)})
         comma = ","
+
+
+def info_json(*, corner_pixels_inside: bool) -> str:
+    """Return the JSON of `info` with its key and a comma, empty where it would say nothing."""
+    return f'"{INFO}":{{"{CORNER_PIXELS_INSIDE}":true}},' if corner_pixels_inside else ""
 
 
 def _names(entry: Entry) -> Sequence[str]:

@@ -30,11 +30,14 @@ class Row(NamedTuple):
         return f"{self.path}:{self.line}"
 
 
-def read_rows(path: Path, sections: frozenset[str]) -> Iterator[Row]:
-    """Yield the rows of the lists named by `sections`, in the file's order; other keys are passed over."""
+def read_rows(path: Path, sections: frozenset[str], *, whole: frozenset[str] = frozenset()) -> Iterator[Row]:
+    """Yield the rows of the lists named by `sections`, in the file's order; other keys are passed over.
+
+    What the keys of `whole` hold comes as one row each, where the file has them.
+    """
     try:
         with path.open("rb") as file:
-            yield from _Reader(path, iter(lambda: file.read(_CHUNK_BYTES), b"")).rows(sections)
+            yield from _Reader(path, iter(lambda: file.read(_CHUNK_BYTES), b"")).rows(sections, whole)
     except OSError as error:
         raise AnnotationError(f"{path}: not readable ({error.strerror}), expected a JSON file") from None
 
@@ -50,7 +53,7 @@ class _Reader:
         self._text, self._place, self._line = "", 0, 1
         self._at_end = False
 
-    def rows(self, sections: frozenset[str]) -> Iterator[Row]:
+    def rows(self, sections: frozenset[str], whole: frozenset[str]) -> Iterator[Row]:
         self._expect("{", "a JSON object with videos, images, annotations, categories")
         seen: set[str] = set()
         more = self._peek() != "}"
@@ -62,6 +65,8 @@ class _Reader:
             self._expect(":", f"':' after {key!r}")
             if key in sections:
                 yield from self._list(key)
+            elif key in whole:
+                yield self._row(key, f"the value of {key!r}")
             else:
                 self._value(f"the value of {key!r}")
             more = self._peek() == ","
@@ -80,12 +85,15 @@ class _Reader:
         expected = f"one of {section}"
         more = self._peek() != "]"
         while more:
-            self._peek()
-            line = self._line
-            yield Row(section, self._path, line, self._value(expected))
+            yield self._row(section, expected)
             more = self._peek() == ","
             self._place += more
         self._expect("]", "',' or ']'")
+
+    def _row(self, section: str, expected: str) -> Row:
+        self._peek()
+        line = self._line
+        return Row(section, self._path, line, self._value(expected))
 
     @property
     def _where(self) -> str:

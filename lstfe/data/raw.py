@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from lstfe.data.association import Box, associate
 from lstfe.data.coco_video import clip_bbox
+from lstfe.data.entries import info_json
 from lstfe.data.faults import AnnotationError
 from lstfe.data.folders import REPORT_NAME, new_folder
 from lstfe.data.footage import place_footage
@@ -92,19 +93,23 @@ def write_raw(
     options: ImportOptions,
     categories: Sequence[str] = (),
     in_place: bool = False,
+    corner_pixels_inside: bool = False,
 ) -> dict[str, Any]:
     """Write a raw data set, whole or not at all, and return its report, which `about` opens.
 
     `categories` come first and in this order; others follow as they are met. `in_place` writes annotations
-    and report into `destination`, which holds the videos already.
+    and report into `destination`, which holds the videos already. `corner_pixels_inside` tells protocols that
+    corners which belong to the box became a width of x2 - x1 + 1.
     """
     if options.annotations_only:
         about = {**about, "annotations_only": True}
     if in_place:
-        return _write_all(destination, videos, parts, about, options, categories, place=False)
+        with RawWriter(destination, categories, corner_pixels_inside=corner_pixels_inside) as writer:
+            return _write_all(writer, destination, videos, parts, about, options, place=False)
     with new_folder(destination, replace=False) as folder:
         (folder / "videos").mkdir()
-        return _write_all(folder, videos, parts, about, options, categories, place=True)
+        with RawWriter(folder, categories, corner_pixels_inside=corner_pixels_inside) as writer:
+            return _write_all(writer, folder, videos, parts, about, options, place=True)
 
 
 def clip_objects(
@@ -163,8 +168,11 @@ def check_video_name(name: str, where: str) -> str:
 class RawWriter:
     """Writes annotations/<split>.json row by row; use it as a context and call `finish` at its end."""
 
-    def __init__(self, folder: Path, categories: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, categories: Sequence[str] = (), *, corner_pixels_inside: bool = False
+    ) -> None:
         self._folder = folder
+        self._info = info_json(corner_pixels_inside=corner_pixels_inside)
         self._categories = {name: number for number, name in enumerate(categories, start=1)}
         self._videos: dict[str, dict[str, Any]] = {}
         self._totals: dict[str, int] = {}
@@ -200,7 +208,7 @@ class RawWriter:
         names = [{"id": number, "name": name} for name, number in self._categories.items()]
         for split in (*SPLITS, UNSPLIT):
             if split in self._splits:
-                self._splits[split].join(names).replace(directory / f"{split}.json")
+                self._splits[split].join(names, self._info).replace(directory / f"{split}.json")
             else:
                 (directory / f"{split}.json").unlink(missing_ok=True)
         counted = [split for split in (*SPLITS, UNSPLIT) if split in self._splits]
@@ -268,12 +276,13 @@ class _SplitFiles:
             )
         self._num_instances += len(numbers)
 
-    def join(self, categories: Sequence[Mapping[str, Any]]) -> Path:
+    def join(self, categories: Sequence[Mapping[str, Any]], info: str) -> Path:
         """Return one JSON file with all rows; the same rows give the same bytes."""
         with self._whole.open("w", encoding="utf-8") as whole:
+            whole.write("{" + info)
             for kind, path in self._paths.items():
                 self._files[kind].close()
-                whole.write(f'{"{" if kind == _ROWS[0] else ""}"{kind}":[')
+                whole.write(f'"{kind}":[')
                 with path.open(encoding="utf-8") as rows:
                     shutil.copyfileobj(rows, whole)
                 path.unlink()
@@ -293,27 +302,26 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _write_all(
+    writer: RawWriter,
     folder: Path,
     videos: Iterable[RawVideo],
     parts: Parts,
     about: Mapping[str, Any],
     options: ImportOptions,
-    categories: Sequence[str],
     *,
     place: bool,
 ) -> dict[str, Any]:
-    with RawWriter(folder, categories) as writer:
-        for video in videos:
-            check_video_name(video.name, str(video.footage or folder))
-            frames = range(video.info.num_frames) if video.frames is None else video.frames
-            video.splits = video.splits or divide_frames(parts[video.name], frames)
-            file_name = f"videos/{video.name}"
-            if video.footage is not None:
-                file_name += "" if video.footage.is_dir() else video.footage.suffix
-                if place:
-                    place_footage(video.footage, folder / file_name, link=options.link)
-            writer.add(video, file_name)
-        return writer.finish(about)
+    for video in videos:
+        check_video_name(video.name, str(video.footage or folder))
+        frames = range(video.info.num_frames) if video.frames is None else video.frames
+        video.splits = video.splits or divide_frames(parts[video.name], frames)
+        file_name = f"videos/{video.name}"
+        if video.footage is not None:
+            file_name += "" if video.footage.is_dir() else video.footage.suffix
+            if place:
+                place_footage(video.footage, folder / file_name, link=options.link)
+        writer.add(video, file_name)
+    return writer.finish(about)
 
 
 def _describe_video(video: RawVideo) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class GroundTruths:
     """(G,) may be matched any number of times, and never counts."""
     motion: Floats | None = None
     """(G,) motion IoU (motion.py), NaN where it is unknown; None where the annotations name no tracks."""
+    corner_pixels_inside: bool = False
+    """Widths and heights have 1 px already that protocols add to x2 - x1 and y2 - y1."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -45,7 +47,13 @@ class GroundTruths:
         """Return some of the rows."""
         motion = None if self.motion is None else self.motion[rows]
         return GroundTruths(
-            self.frames[rows], self.labels[rows], self.boxes[rows], self.areas[rows], self.crowd[rows], motion
+            self.frames[rows],
+            self.labels[rows],
+            self.boxes[rows],
+            self.areas[rows],
+            self.crowd[rows],
+            motion,
+            self.corner_pixels_inside,
         )
 
 
@@ -158,9 +166,11 @@ class Encounters:
     def pairs(self, *, grow_px: float = 0.0, crowd_by_detection: bool = False) -> Pairs:
         """Return the pairs that overlap.
 
-        `grow_px` is added to all widths and heights. With `crowd_by_detection` the overlap with a crowd is the
-        share of the detection that lies inside it.
+        `grow_px` is added to all widths and heights, less the 1 px that the data may have added. With
+        `crowd_by_detection` the overlap with a crowd is the share of the detection that lies inside it.
         """
+        if self.truths.corner_pixels_inside:
+            grow_px = max(grow_px - 1.0, 0.0)
         key = (grow_px, crowd_by_detection and bool(self.truths.crowd.any()))
         if key not in self._pairs:
             self._pairs[key] = self._overlapping(*key)

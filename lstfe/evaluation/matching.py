@@ -52,7 +52,8 @@ class MatchRule:
     and of equals the last is taken. False (ImageNet-VID): the overlap decides; of equals the first one that
     counts is taken, else the last one that does not."""
     grow_px: float = 0.0
-    """Added to widths and heights before the overlap is taken."""
+    """Added to x2 - x1 and y2 - y1 before the overlap is taken; 1 px less where the data has added one already
+    (`GroundTruths.corner_pixels_inside`)."""
     tolerance_px: float | None = None
     """A ground truth of w x h pixels asks for w*h / ((w + t) * (h + t)) where that is less than the threshold."""
 

@@ -4,10 +4,11 @@
 |------------|------------------------------------|--------------------------------|--------------------|--------------|
 | `coco`     | the best ground truth still free   | plain, 0.50:0.05:0.95          | 101 points         | pycocotools  |
 | `voc07`    | the best ground truth, or none     | plain, 0.5                     | 11 points          | VOC devkit   |
-| `mega_vid` | the best ground truth still free   | of boxes 2 px larger, 0.5      | area under curve   | MEGA         |
+| `mega_vid` | the best ground truth still free   | of x2 - x1 + 2 px, 0.5         | area under curve   | MEGA         |
 | `ilsvrc`   | the best one free and near enough  | plain, min(0.5, 10 px around)  | area under curve   | ILSVRC VID   |
 
-Plain means continuous boxes, no +1. Labels without ground truth take no part in a mean.
+Plain means boxes as they are imported, no +1. Where the import has added 1 px (`corner_pixels_inside`), larger boxes
+grow by 1 px less. Labels without ground truth take no part in a mean.
 """
 
 from __future__ import annotations

@@ -159,6 +159,7 @@ def _truths(
         areas=np.array(areas, np.float64),
         crowd=np.array([entry.iscrowd for entry in entries], bool),
         motion=_motion(annotations, rows),
+        corner_pixels_inside=annotations.corner_pixels_inside,
     )
     return truths, rows
 

@@ -2,7 +2,8 @@
 
 Ground truth: COCO-VID (videos, images{video_id, frame_id}, annotations{instance_id}) or plain COCO without videos.
 Detections: what `lstfe detect` writes (video, frame_id, bbox, score, category), or the COCO results list (image_id,
-category_id, bbox, score). Other keys are not looked at; `ignore` neither, as in pycocotools.
+category_id, bbox, score). Other keys are not looked at (but `info.corner_pixels_inside`, as docs/evaluation.md says);
+`ignore` neither, as in pycocotools.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lstfe.data.entries import INFO, corner_pixels_inside
 from lstfe.evaluation.encounters import Floats, GroundTruths, Ints, ScoredBoxes
 from lstfe.evaluation.json_columns import Entries, ScoreFileError, read_json, section, without_collection
 from lstfe.evaluation.motion import motion_iou
@@ -67,7 +69,8 @@ def _read(ground_truth: Path, detections: Path, frame_stride: int) -> ScoredFile
     labels = {category: label for label, category in enumerate(categories.unique("id"), start=1)}
     names = [str(row.get("name", row["id"])) for row in categories.rows]
     objects = section(content, "annotations", ground_truth)
-    truths, truth_rows = _read_truths(objects, images, labels)
+    inside = corner_pixels_inside(content.get(INFO), str(ground_truth))
+    truths, truth_rows = _read_truths(objects, images, labels, inside)
     found, rows = _read_detections(detections, images, labels, names)
     frames = ScoredFrames(images.frames, names, truths, truth_rows, found, rows)
     return ScoredFiles(frames, _notes(objects, images, frames))
@@ -111,7 +114,7 @@ def _videos_of(content: Mapping[str, Any], images: Entries) -> list[str]:
 
 
 def _read_truths(
-    objects: Entries, images: _Images, labels: Mapping[Hashable, int]
+    objects: Entries, images: _Images, labels: Mapping[Hashable, int], inside: bool
 ) -> tuple[GroundTruths, list[int]]:
     boxes = objects.boxes()
     areas = objects.numbers("area", default=0.0, least=0.0)
@@ -122,6 +125,7 @@ def _read_truths(
         areas=np.where(areas == 0, boxes[:, 2] * boxes[:, 3], areas),
         crowd=objects.flags("iscrowd"),
         motion=_motion(objects, images, boxes),
+        corner_pixels_inside=inside,
     )
     rows = np.flatnonzero(truths.frames != _UNSCORED)
     return truths.select(rows), rows.tolist()

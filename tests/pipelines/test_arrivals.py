@@ -289,12 +289,14 @@ def test_merged_annotations_are_valid_and_keep_every_object_with_its_frame(
     tiny_raw: Path, other_raw: Path, tmp_path: Path
 ) -> None:
     base, added = (load_annotations(raw / "annotations" / "train.json") for raw in (tiny_raw, other_raw))
+    base = dataclasses.replace(base, corner_pixels_inside=True)
     video = dataclasses.replace(added.videos[0], name="new")
 
     both = merged(base, dataclasses.replace(added, videos=[video]), where="monday")
     save_annotations(both, tmp_path / "both.json")
     again = load_annotations(tmp_path / "both.json")
 
+    assert again.corner_pixels_inside
     assert len({image.id for image in again.images}) == len(base.images) + len(added.images)
     assert again.num_objects("new").tolist() == added.num_objects(added.videos[0].name).tolist()
     for name in base.video_by_name:

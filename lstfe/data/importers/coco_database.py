@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
+from lstfe.data.entries import CORNER_PIXELS_INSIDE, INFO, corner_pixels_inside
 from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import DEFAULT_FRAME_RATE
 from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX
@@ -108,18 +109,31 @@ _CHECKS = (
 """(query for (split, line, what is wrong there), what it was found as and what was expected)."""
 
 
-def load_files(database: sqlite3.Connection, files: Mapping[str, Path]) -> None:
-    """Fill an empty database from split -> file; AnnotationError names the line that breaks the grammar."""
+def load_files(database: sqlite3.Connection, files: Mapping[str, Path]) -> bool:
+    """Fill an empty database from split -> file; AnnotationError names the line that breaks the grammar.
+
+    Returns whether `info.corner_pixels_inside` stands in the files, which must agree.
+    """
     database.executescript(_TABLES)
+    inside = dict.fromkeys(files, False)
     with database:
         for split, path in files.items():
-            for row in read_rows(path, frozenset(_GRAMMAR)):
-                _load_row(database, split, row)
+            for row in read_rows(path, frozenset(_GRAMMAR), whole=frozenset({INFO})):
+                if row.section == INFO:
+                    inside[split] = corner_pixels_inside(row.content, row.where)
+                else:
+                    _load_row(database, split, row)
         database.execute("CREATE INDEX annotations_by_image ON annotations (split, image)")
     for query, expected in _CHECKS:
         wrong = database.execute(f"{query} LIMIT 1").fetchone()
         if wrong is not None:
             raise AnnotationError(f"{files[wrong[0]]}:{wrong[1]}: found {wrong[2]} {expected}")
+    agreed = next(iter(inside.values()))
+    for split, found in inside.items():
+        if found != agreed:
+            expected = f"{agreed} as in {next(iter(files.values())).name}"
+            raise fault(f"{files[split]}: {INFO}.{CORNER_PIXELS_INSIDE}", found, expected)
+    return agreed
 
 
 def _load_row(database: sqlite3.Connection, split: str, row: Row) -> None:

@@ -9,6 +9,7 @@ Each is an object with the lists videos, images, annotations and categories; of 
     annotation = {id, image_id, category_id, bbox, video_id?, instance_id? | track_id?, iscrowd?}
     category   = {id, name}
     bbox       = [x, y, width, height]                                 pixels, continuous
+    info       = {corner_pixels_inside?: true | false}                 an object beside the lists, may be absent
 
 Only frames with an image entry are annotated. Where frames are named vid_train_frames, in the one way or the other,
 training takes these alone as current frames. A video is found by its file_name or name beside the files or
@@ -61,7 +62,7 @@ def import_coco_video(source: Path, destination: Path, options: ImportOptions) -
     files = _find_files(source)
     # An empty name makes a database that is kept in memory while it is small, else in a file without a name.
     with closing(sqlite3.connect("")) as database:
-        load_files(database, files)
+        corner_pixels_inside = load_files(database, files)
         names = _video_names(database, source)
         is_split = set(files) != {UNSPLIT}
         parts = plan_splits(options.split, list(names), own=dict.fromkeys(names, ()) if is_split else None)
@@ -74,6 +75,7 @@ def import_coco_video(source: Path, destination: Path, options: ImportOptions) -
             about={"format": "coco_video", "split": options.split},
             options=options,
             categories=[str(name) for (name,) in categories],
+            corner_pixels_inside=corner_pixels_inside,
         )
 
 

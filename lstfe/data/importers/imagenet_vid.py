@@ -105,6 +105,7 @@ def import_imagenet_vid(source: Path, destination: Path, options: ImportOptions)
         about={"format": "imagenet_vid", "split": options.split},
         options=options,
         categories=list(CLASSES.values()),
+        corner_pixels_inside=True,
     )
 
 

@@ -42,6 +42,7 @@ def import_voc(source: Path, destination: Path, options: ImportOptions) -> dict[
         parts,
         about={"format": "voc", "split": options.split},
         options=options,
+        corner_pixels_inside=True,
     )
 
 

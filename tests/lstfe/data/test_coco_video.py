@@ -68,6 +68,36 @@ def test_saving_and_loading_changes_nothing(tmp_path: Path, content: dict[str, A
     assert load_annotations(tmp_path / "b.json") == annotations
 
 
+@pytest.mark.parametrize(
+    ("info", "inside"),
+    [
+        (None, False),
+        ("of 2015", False),
+        ({"year": 2015}, False),
+        ({"corner_pixels_inside": False}, False),
+        ({"corner_pixels_inside": True, "year": 2015}, True),
+    ],
+)
+def test_info_says_whether_corner_pixels_are_inside_and_saving_keeps_it(
+    tmp_path: Path, content: dict[str, Any], info: object, inside: bool
+) -> None:
+    for before in ({}, content):
+        path = _save({**before, "info": info, **content}, tmp_path / "a.json")
+        annotations = load_annotations(path)
+        assert annotations.corner_pixels_inside == inside
+        save_annotations(annotations, tmp_path / "b.json")
+        assert load_annotations(tmp_path / "b.json") == annotations
+        assert ("info" in json.loads((tmp_path / "b.json").read_text())) == inside
+
+
+def test_corner_pixels_inside_is_true_or_false(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = _save({**content, "info": {"corner_pixels_inside": "yes"}}, tmp_path / "a.json")
+    with pytest.raises(
+        AnnotationError, match=r"a\.json:1: info\.corner_pixels_inside: found 'yes', expected true or false"
+    ):
+        load_annotations(path)
+
+
 def test_frames_are_listed_in_order_whatever_the_file_says(tmp_path: Path, content: dict[str, Any]) -> None:
     content["images"].reverse()
     assert load_annotations(_save(content, tmp_path / "a.json")).frame_ids("a") == [0, 1]
@@ -127,8 +157,8 @@ def test_a_saved_file_is_what_json_makes_of_its_rows(tmp_path: Path, content: di
     annotations = load_annotations(_save(content, tmp_path / "a.json"))
     save_annotations(annotations, tmp_path / "b.json")
     rows = {
-        field.name: [dataclasses.asdict(row) for row in getattr(annotations, field.name)]
-        for field in dataclasses.fields(annotations)
+        name: [dataclasses.asdict(row) for row in getattr(annotations, name)]
+        for name in ("videos", "images", "annotations", "categories")
     }
     del rows["videos"][0]["vid_train_frames"]
     assert (tmp_path / "b.json").read_text() == json.dumps(rows, separators=(",", ":")) + "\n"

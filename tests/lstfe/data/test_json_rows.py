@@ -30,6 +30,14 @@ def test_rows_come_with_their_list_and_line(tmp_path: Path) -> None:
     assert rows == [("b", 2, {"n": 1}), ("b", 4, {"n": [2]}), ("a", 6, 3)]
 
 
+def test_what_is_asked_for_whole_comes_as_one_row_where_it_is_there(tmp_path: Path) -> None:
+    path = _file(tmp_path, '{"a": [1],\n"x": [{"y": 2}], "b": [3]}')
+    rows = [
+        (row.section, row.line, row.content) for row in read_rows(path, LISTS, whole=frozenset({"x", "z"}))
+    ]
+    assert rows == [("a", 1, 1), ("x", 2, [{"y": 2}]), ("b", 2, 3)]
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
 def test_rows_do_not_depend_on_where_the_file_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int

@@ -62,6 +62,21 @@ def test_frame_stride_keeps_every_nth_frame_with_its_number(tiny_raw: Path, tmp_
         assert np.array_equal(annotations.boxes(name, index)[0], received.boxes(name, index)[0])
 
 
+def test_prepared_annotations_still_say_that_corner_pixels_are_inside(raw: Path, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        path = raw / "annotations" / f"{split}.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({"info": {"corner_pixels_inside": split != "val"}, **content}))
+    for stride in (1, 5):
+        out = tmp_path / f"out_{stride}"
+        prepare_data_set(raw, out, PrepareConfig(frame_stride=stride))
+        splits = {
+            split: load_annotations(out / "annotations" / f"{split}.json").corner_pixels_inside
+            for split in ("train", "val", "test")
+        }
+        assert splits == {"train": True, "val": False, "test": True}
+
+
 @pytest.mark.parametrize(
     ("stride", "named", "kept"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,14 @@ def test_pairs_equal_a_plain_loop(grow_px: float, crowd_by_detection: bool, seed
     assert len(expected) > 20
     found = as_dictionary(scene, grow_px=grow_px, crowd_by_detection=crowd_by_detection)
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("grow_px", "left"), [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (2.0, 1.0)])
+def test_data_that_has_the_corner_pixels_inside_grows_by_one_pixel_less(grow_px: float, left: float) -> None:
+    scene = random_scene(4)
+    inside = dataclasses.replace(scene.truths, corner_pixels_inside=True).select(np.arange(30))
+    grown = Encounters(inside, scene.detections, by_label=True)
+    assert as_dictionary(grown, grow_px=grow_px) == as_dictionary(scene, grow_px=left)
 
 
 def test_cutting_the_pairs_into_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -345,6 +345,33 @@ def test_the_known_trap_mega_vid_scores_small_boxes_five_points_higher_than_coco
     found = [Found(i, 1, _xywh(box), random.random()) for i, box in enumerate(off)]
     scores = score_frames(scored(objects, found, num_frames=number), ["coco", "mega_vid"])
     assert scores["mega_vid"]["AP50"] - scores["coco"]["AP50"] == pytest.approx(0.05, abs=0.015)
+
+
+@pytest.mark.parametrize(("size", "noise"), [((12, 9), 1.5), ((25, 16), 3.0), ((60, 60), 10.0)])
+def test_mega_vid_of_an_import_that_added_a_pixel_is_megas_number_of_the_corners_as_written(
+    size: tuple[int, int], noise: float
+) -> None:
+    random = np.random.default_rng(0)
+    number = 400
+    corners = random.integers(0, 300, (number, 2)).astype(float)
+    written = np.concatenate([corners, corners + size - 1], axis=1)  # of so many pixels, corners included
+    guessed = written + random.normal(0.0, noise, written.shape)
+    objects, imported = (
+        [Object(i, 1, _xywh(box + more), 1.0) for i, box in enumerate(written)]
+        for more in _AS_WRITTEN_AND_AS_IMPORTED
+    )
+    found, detected = (
+        [Found(i, 1, _xywh(box + more), 1 - i / number) for i, box in enumerate(guessed)]
+        for more in _AS_WRITTEN_AND_AS_IMPORTED
+    )
+    expected = slow_mega_vid(objects, found, 0.0, 1.0, split=False)
+    scene = scored(imported, detected, num_frames=number)
+    assert score_frames(scene, ["mega_vid"])["mega_vid"]["AP50"] > (expected or 0) + 0.003
+    inside = replace(scene, truths=replace(scene.truths, corner_pixels_inside=True))
+    assert score_frames(inside, ["mega_vid"])["mega_vid"]["AP50"] == pytest.approx(expected, abs=1e-9)
+
+
+_AS_WRITTEN_AND_AS_IMPORTED = np.array([[0, 0, 0, 0], [0, 0, 1, 1]])
 
 
 def _xywh(corners: np.ndarray) -> Box:

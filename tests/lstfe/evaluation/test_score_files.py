@@ -118,6 +118,18 @@ def test_files_score_as_annotations_and_records_do(tmp_path: Path, seed: int, fr
     assert files.notes == []
 
 
+def test_corner_pixels_that_are_inside_count_as_they_do_in_annotations(tmp_path: Path) -> None:
+    truth = random_ground_truth(0)
+    rows = as_rows_of_videos(truth, random_results(truth, 0))
+    outside = figures(read(tmp_path, truth, rows))
+    truth["info"] = {"corner_pixels_inside": True}
+    files = read(tmp_path, truth, rows)
+    annotations, records = load_annotations(tmp_path / "truth.json"), load_detections(tmp_path / "found.json")
+    assert figures(files) == score(annotations, records, PROTOCOLS)
+    assert figures(files)["mega_vid"]["AP50"] < outside["mega_vid"]["AP50"]
+    assert figures(files)["coco"] == outside["coco"]
+
+
 def test_both_forms_of_detections_score_the_same(tmp_path: Path) -> None:
     truth = random_ground_truth(1)
     results = random_results(truth, 1)

@@ -132,6 +132,21 @@ def test_own_raw_data_comes_back_the_same(tiny_raw: Path, tmp_path: Path) -> Non
         assert json.loads((tmp_path / "raw" / path).read_text()) == json.loads((tiny_raw / path).read_text())
 
 
+def test_files_keep_whether_corner_pixels_are_inside_and_must_agree(tmp_path: Path) -> None:
+    inside = {**_content("a"), "info": {"corner_pixels_inside": True}}
+    _write(tmp_path / "source" / "train.json", inside)
+    _write(tmp_path / "source" / "test.json", {**_content("b"), "info": {"corner_pixels_inside": True}})
+    options = ImportOptions(annotations_only=True)
+    import_coco_video(tmp_path / "source", tmp_path / "raw", options)
+    assert [_load(tmp_path / "raw", split).corner_pixels_inside for split in ("train", "test")] == [True] * 2
+    _write(tmp_path / "source" / "test.json", _content("b"))
+    with pytest.raises(
+        AnnotationError,
+        match=r"test\.json: info\.corner_pixels_inside: found False, expected True as in train\.json",
+    ):
+        import_coco_video(tmp_path / "source", tmp_path / "other", options)
+
+
 def test_slashes_in_names_find_folders_of_pictures_and_are_replaced(
     tmp_path: Path, write_pictures: Callable[[Path, Sequence[str]], None]
 ) -> None:

@@ -58,6 +58,7 @@ def test_lines_become_boxes_of_their_frames(make_source: MakeSource, tmp_path: P
     import_fl_drones(make_source({"a": text}), tmp_path / "raw", ImportOptions(split="none"))
     annotations = _load(tmp_path / "raw")
     assert annotations.frame_ids("a") == list(range(10))
+    assert not annotations.corner_pixels_inside
     assert annotations.boxes("a", 2)[0].tolist() == [[10, 20, 30, 40]]
     assert annotations.boxes("a", 3)[0].tolist() == [[11, 20, 31, 40], [50, 50, 60, 60]]
     assert [len(annotations.objects("a", i)) for i in (0, 4, 9)] == [0, 0, 0]

@@ -78,6 +78,7 @@ def test_three_videos_come_over_with_their_splits_tracks_and_pictures(source: Pa
         annotations = _load(tmp_path / "raw", split)
         assert [video.name for video in annotations.videos] == [name.rsplit("/")[-1] for name in names]
         assert annotations.label_names == list(CLASSES.values())
+        assert annotations.corner_pixels_inside
         for video in annotations.videos:
             assert annotations.frame_ids(video.name) == [0, 1, 2, 3]
             assert annotations.boxes(video.name, 1)[0].tolist() == [[1, 1, 11, 21], [50, 30, 96, 64]]

@@ -67,6 +67,7 @@ def test_three_videos_come_over_with_their_pictures(source: Path, tmp_path: Path
     assert [video.file_name for video in annotations.videos] == ["videos/a", "videos/b", "videos/c"]
     for video in "abc":
         assert annotations.frame_ids(video) == [0, 1, 3, 4]
+        assert annotations.corner_pixels_inside
         assert annotations.boxes(video, 0)[0].tolist() == [[7, 0, 17, 20]]
         assert annotations.boxes(video, 1)[0].tolist() == [[8, 0, 18, 20], [59, 29, 96, 64]]
         assert len(annotations.objects(video, 4)) == 0
