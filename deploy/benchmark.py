@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from deploy.bundle import Bundle, DetectorBuilder, StreamDetector, open_bundle
+from deploy.device import host_threads
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
 from lstfe.errors import UserError
@@ -147,7 +148,7 @@ def measure(bundle: Bundle, backend: str, source: str | None, num_frames: int, s
         cold_start_s=cold_start_s,
         host_peak_mib=host_peak_mib,
         device_mib=device_mib,
-        threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count(),
+        threads=host_threads() or os.cpu_count(),
         graphs=graphs,
     )
 

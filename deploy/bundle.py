@@ -116,25 +116,26 @@ class Bundle:
         """
         return self.detectors(backend)(num_frames)
 
-    def detectors(self, backend: str = "onnx") -> DetectorBuilder:
+    def detectors(self, backend: str = "onnx", *, num_threads: int | None = None) -> DetectorBuilder:
         """Load the network once and return a builder of detectors that share it, each with a state of its own.
 
-        Detectors of backend onnx may run in several threads at once, one thread a detector. Raises as `detector`.
+        `num_threads` is how many a graph takes on the CPU, unless given what OMP_NUM_THREADS says. Detectors of
+        backend onnx may run in several threads at once, one thread a detector. Raises as `detector`.
         """
         if backend == "onnx":
-            return self._onnx_detectors()
+            return self._onnx_detectors(num_threads)
         if backend == "torch":
-            return self._torch_detectors()
+            return self._torch_detectors(num_threads)
         if backend == "tensorrt":
             return self._tensorrt_detectors()
         raise BundleError(f"backend {backend!r} is not known, expected one of {', '.join(get_args(Backend))}")
 
-    def _onnx_detectors(self) -> DetectorBuilder:
+    def _onnx_detectors(self, num_threads: int | None) -> DetectorBuilder:
         try:
             from deploy.onnx_backend import OnnxGraphs
         except ModuleNotFoundError as error:
             raise _missing_package("onnx", error) from None
-        graphs = OnnxGraphs(self.directory, self.config)
+        graphs = OnnxGraphs(self.directory, self.config, num_threads=num_threads)
         return lambda num_frames: StreamRuntime(graphs, self.config, num_frames=num_frames)
 
     def _tensorrt_detectors(self) -> DetectorBuilder:
@@ -144,7 +145,7 @@ class Bundle:
         engines = open_engines(self)
         return lambda num_frames: StreamRuntime(TensorRTDevice(engines), self.config, num_frames=num_frames)
 
-    def _torch_detectors(self) -> DetectorBuilder:
+    def _torch_detectors(self, num_threads: int | None) -> DetectorBuilder:
         try:
             import torch
 
@@ -156,7 +157,13 @@ class Bundle:
         model = LSTFENet(self.config.model, len(self.label_names) + 1, pretrained=False)
         load_weights(model, self.directory / WEIGHTS_FILE)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return lambda num_frames: StreamingDetector(model, self.config, num_frames=num_frames, device=device)
+
+        def build(num_frames: int | None) -> StreamDetector:
+            if num_threads is not None:
+                torch.set_num_threads(num_threads)  # which holds for the thread that calls
+            return StreamingDetector(model, self.config, num_frames=num_frames, device=device)
+
+        return build
 
 
 def write_bundle(

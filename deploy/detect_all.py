@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,8 +22,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from deploy.bundle import MANIFEST_FILE, Bundle, open_bundle
+from deploy.bundle import MANIFEST_FILE, Bundle, DetectorBuilder, open_bundle
 from deploy.detect import detections_of
+from deploy.engine_manifest import ENGINE_FILE, ENGINES_DIR
 from deploy.output import DETECTIONS_FILE
 from deploy.sources import open_source
 from deploy.video_files import VideoFile
@@ -31,6 +33,7 @@ from lstfe.evaluation.records import to_records
 
 JOURNAL_FILE = "journal.jsonl"
 _VIDEOS = "videos"
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +66,8 @@ def detect_video(video: VideoFile, job: DetectionJob) -> VideoOutcome:
 
     Raises BundleError, as then no video can be done.
     """
-    bundle = _open_once(job.bundle, _manifest_digest(job.bundle))
+    digest = _digest(job)
+    bundle = _open_once(job.bundle, digest)
     path = result_path(job, video.name)
     try:
         key = _result_key(bundle, job, video)
@@ -73,7 +77,7 @@ def detect_video(video: VideoFile, job: DetectionJob) -> VideoOutcome:
         _note(job, video, "started")
         begin = time.perf_counter()
         with video.local() as local:
-            result = {"video": video.name, "key": key, **_detect(bundle, job, video, local)}
+            result = {"video": video.name, "key": key, **_detect(bundle, digest, job, video, local)}
     except UserError as error:
         return VideoOutcome(name=video.name, state="failed", reason=str(error))
     _write_whole(path, json.dumps(result, ensure_ascii=False))
@@ -102,11 +106,11 @@ def result_path(job: DetectionJob, name: str) -> Path:
     return Path(job.output) / _VIDEOS / f"{name}.json"
 
 
-def _detect(bundle: Bundle, job: DetectionJob, video: VideoFile, local: Path) -> dict[str, Any]:
+def _detect(bundle: Bundle, digest: str, job: DetectionJob, video: VideoFile, local: Path) -> dict[str, Any]:
     frames = open_source(local)
-    # ONNX Runtime's sessions take their number of threads from here.
-    os.environ["OMP_NUM_THREADS"] = str(job.num_threads)
-    detector = bundle.detector(job.backend, frames.num_frames)
+    with _loading:  # threads that start together wait for the one network
+        build = _load_once(job.bundle, digest, job.backend, job.num_threads)
+    detector = build(frames.num_frames)
     records: list[dict[str, Any]] = []
     num_frames = 0
     for detections in detections_of(frames, detector):
@@ -127,9 +131,19 @@ def _open_once(directory: str, digest: str) -> Bundle:
     return open_bundle(directory)
 
 
-def _manifest_digest(directory: str) -> str:
-    path = Path(directory) / MANIFEST_FILE
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+@lru_cache(maxsize=1)
+def _load_once(directory: str, digest: str, backend: str, num_threads: int) -> DetectorBuilder:
+    """Load the network of a bundle once a process, for all of its videos."""
+    return _open_once(directory, digest).detectors(backend, num_threads=num_threads)
+
+
+def _digest(job: DetectionJob) -> str:
+    """Return a hash over what says what is in the bundle and, where engines run, which engines it has."""
+    bundle = Path(job.bundle)
+    paths = [bundle / MANIFEST_FILE]
+    if job.backend == "tensorrt":
+        paths += sorted(bundle.glob(f"{ENGINES_DIR}/*/{ENGINE_FILE}"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths if path.is_file())).hexdigest()
 
 
 def _result_key(bundle: Bundle, job: DetectionJob, video: VideoFile) -> str:

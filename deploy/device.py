@@ -6,6 +6,7 @@ once the first frames have shown all shapes. Outputs of a graph therefore last u
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,11 @@ from deploy.graphs import Form
 from lstfe.types import ByteArray
 
 Array = npt.NDArray[Any]
+
+
+def host_threads() -> int:
+    """Return how many threads a graph takes on the host unless told otherwise: OMP_NUM_THREADS; 0 = one a core."""
+    return int(os.environ.get("OMP_NUM_THREADS", "0"))
 
 
 class Buffer(Protocol):

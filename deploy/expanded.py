@@ -6,21 +6,17 @@ backend of the form `commuted`, this one or engines, stand where one of the plai
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from deploy.device import Array, Graphs
 from deploy.graphs import Graph, graphs_of
+from deploy.onnx_backend import session_options
 from deploy.operators import expand_operators
-from deploy.runtime import Graphs
 from lstfe.config import Config
-
-Array = npt.NDArray[Any]
 
 _NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -70,9 +66,7 @@ class PlainView:
 
 def expanded_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Return a session for a model of a family, the plugin's operators expanded."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
-    options.log_severity_level = 3
+    options = session_options()
     if any(value.data_type == onnx.TensorProto.FLOAT8E4M3FN for value in model.graph.initializer):
         # Beyond these, ONNX Runtime 1.32 fuses fp8's pairs as if they were int8's, and the results are wrong.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnxruntime
 
+from deploy.device import Array, host_threads
 from deploy.graphs import Graph, GraphSizes, graphs_of
 from lstfe.config import Config
 from lstfe.errors import UserError
-
-Array = npt.NDArray[Any]
 
 
 class GraphError(UserError):
@@ -24,12 +20,17 @@ class GraphError(UserError):
 class OnnxGraphs:
     """The graphs of one detector, each in a session of its own."""
 
-    def __init__(self, directory: Path, config: Config) -> None:
-        """Load `<graph>.onnx` of `directory` for every graph of `config`; raises GraphError."""
+    def __init__(self, directory: Path, config: Config, *, num_threads: int | None = None) -> None:
+        """Load `<graph>.onnx` of `directory` for every graph of `config`; raises GraphError.
+
+        `num_threads` as `session_options` takes it.
+        """
+        options = session_options(num_threads)
         self._graphs = {graph.name: graph for graph in graphs_of(config)}
         lengths = GraphSizes.of(config).lengths
         self._sessions = {
-            name: _open(directory / f"{name}.onnx", graph, lengths) for name, graph in self._graphs.items()
+            name: _open(directory / f"{name}.onnx", options, graph, lengths)
+            for name, graph in self._graphs.items()
         }
 
     def run(self, name: str, *inputs: Array) -> list[Array]:
@@ -50,13 +51,20 @@ class OnnxGraphs:
         session.run_with_iobinding(binding)
 
 
-def _open(path: Path, graph: Graph, lengths: Mapping[str, int]) -> onnxruntime.InferenceSession:
+def session_options(num_threads: int | None = None) -> onnxruntime.SessionOptions:
+    """Return the options of a session that takes turns with others; `num_threads` is `host_threads` unless given."""
     options = onnxruntime.SessionOptions()
-    # ONNX Runtime has threads of its own, which know nothing of the usual variable; 0 = one a core.
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    # ONNX Runtime has threads of its own, which know nothing of the usual variable.
+    options.intra_op_num_threads = host_threads() if num_threads is None else num_threads
     # The sessions take turns: threads of one that wait busily would take the cores from the next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    return options
+
+
+def _open(
+    path: Path, options: onnxruntime.SessionOptions, graph: Graph, lengths: Mapping[str, int]
+) -> onnxruntime.InferenceSession:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base

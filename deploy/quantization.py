@@ -22,14 +22,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.bundle import Bundle
+from deploy.device import Array
 from deploy.expanded import PlainView, expanded_session, run_session
 from deploy.graphs import Quantized, graphs_of
 from deploy.half_precision import last_before_float
@@ -41,8 +40,6 @@ from lstfe.config import Config
 from lstfe.data.prepared import load_split
 from lstfe.errors import UserError
 from lstfe.evaluation.inference import frames_to_stream
-
-Array = npt.NDArray[Any]
 
 QUANTIZED_GRAPHS = ("backbone", "support", "align", "roi")
 _OPERATORS = frozenset({"Conv", "Gemm", "MatMul"})

@@ -6,15 +6,13 @@ None of them changes the names of inputs and outputs, which are the contract of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-Array = npt.NDArray[Any]
+from deploy.device import Array
 
 
 def fold_constants(model: onnx.ModelProto) -> None:

@@ -173,6 +173,21 @@ def test_weights_of_another_model_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_torch_takes_the_number_of_threads_where_a_detector_is_built(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", numbers.append)
+    bundle = open_bundle(bundle_dir)
+
+    bundle.detectors("torch")(None)
+    assert numbers == []
+    build = bundle.detectors("torch", num_threads=2)
+    for _ in range(2):
+        build(None)
+    assert numbers == [2, 2]
+
+
 def test_a_deployed_detector_never_looks_for_pretrained_weights(
     bundle_dir: Path, export: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 import fsspec
 import pytest
 
+from deploy import detect_all
 from deploy.bundle import BundleError
 from deploy.detect import detect_source
 from deploy.detect_all import DetectionJob, detect_video, merge_results, result_path
+from deploy.onnx_backend import OnnxGraphs
 from deploy.video_files import VideoFile
 from lstfe.evaluation.records import load_detections
 
@@ -53,6 +57,40 @@ def test_the_result_is_that_of_a_single_detection(
     assert len(alone) > 5
     assert [(r.frame_id, r.bbox, r.score) for r in merged] == [(r.frame_id, r.bbox, r.score) for r in alone]
     assert {record.video for record in merged} == {"night/clip"}
+
+
+def test_the_network_is_loaded_once_for_all_videos_with_the_threads_of_the_job(
+    job: DetectionJob, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+
+    class Graphs(OnnxGraphs):
+        def __init__(self, *arguments: Any, num_threads: int) -> None:
+            loaded.append(num_threads)
+            super().__init__(*arguments, num_threads=num_threads)
+
+    monkeypatch.setattr("deploy.onnx_backend.OnnxGraphs", Graphs)
+    detect_all._load_once.cache_clear()
+    videos = [VideoFile(name, str(make_video(3, name=name))) for name in ("one", "two")]
+    before = os.environ.get("OMP_NUM_THREADS")
+
+    outcomes = [detect_video(video, dataclasses.replace(job, num_threads=2)) for video in videos]
+
+    assert [outcome.state for outcome in outcomes] == ["detected", "detected"]
+    assert loaded == [2]
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_engines_built_anew_are_loaded_anew(job: DetectionJob, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(job.bundle, bundle)
+    job = dataclasses.replace(job, bundle=str(bundle), backend="tensorrt")
+    before = detect_all._digest(job)
+    (bundle / "engines" / "fp16").mkdir(parents=True)
+    (bundle / "engines" / "fp16" / "engine.json").write_text("{}")
+
+    assert detect_all._digest(job) != before
+    assert detect_all._digest(dataclasses.replace(job, backend="onnx")) == before
 
 
 def test_a_second_time_nothing_is_done(job: DetectionJob, video: VideoFile) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from deploy.device import HostDevice
-from deploy.onnx_backend import GraphError, OnnxGraphs
+from deploy.onnx_backend import GraphError, OnnxGraphs, session_options
 from deploy.parity import RowDifference, TorchGraphs, detection_rows
 from deploy.runtime import StreamRuntime, similarity
 from lstfe.config import Config
@@ -206,6 +206,16 @@ def test_a_file_that_is_no_graph_is_refused(export: Callable[..., Any], tmp_path
     (tmp_path / "preprocess.onnx").write_bytes(b"not a graph")
     with pytest.raises(GraphError, match=r"preprocess\.onnx: not a graph"):
         OnnxGraphs(tmp_path, export("lstfe").config)
+
+
+def test_the_environment_says_how_many_threads_where_the_caller_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert session_options().intra_op_num_threads == 3
+    assert session_options(2).intra_op_num_threads == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert session_options().intra_op_num_threads == 0
 
 
 def test_detecting_with_the_onnx_backend_never_imports_torch(
