@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from lstfe.data.video import read_video, video_frame_rate
+from lstfe.data.video import read_video, upright_rgb, video_frame_rate
 from lstfe.errors import UserError
 from lstfe.types import ByteArray
 
@@ -151,8 +151,7 @@ def _read_live(container: av.container.InputContainer, name: str) -> Iterator[By
     with container:
         try:
             for picture in container.decode(video=0):
-                frame: ByteArray = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                yield frame
+                yield upright_rgb(picture)
         except (av.FFmpegError, OSError) as error:
             raise SourceError(f"{name}: the stream broke off ({_reason(error)})") from None
 

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
-import numpy as np
 
-from lstfe.data.video import VideoError, decode_video
+from lstfe.data.video import VideoError, decode_video, upright_rgb, upright_size
 from lstfe.errors import UserError
 
 HEADER = struct.Struct("<cI")
@@ -67,8 +66,7 @@ def main() -> None:
         pool = json.loads(sys.stdin.readline() or "[]")
         for frames in (_chosen(path, limits, set(pool)), _frames(path, limits)):
             for frame in frames:
-                pixels = np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
-                _send(output, FRAME, pixels.data.cast("B"))
+                _send(output, FRAME, upright_rgb(frame).data.cast("B"))
         _send(output, DONE, b"")
     except UserError as error:
         _send(output, ERROR, str(error).encode())
@@ -106,12 +104,13 @@ def _examine(path: Path, limits: VideoLimits) -> dict[str, float]:
     frame_rate = _check_header(path, limits)
     width, height, num_frames = 0, 0, 0
     for frame in _frames(path, limits):
-        if num_frames and (frame.width, frame.height) != (width, height):
+        size = upright_size(frame)
+        if num_frames and size != (height, width):
             raise VideoError(
-                f"{path}: frame {num_frames} is {frame.width}x{frame.height} pixels, the frames before have "
+                f"{path}: frame {num_frames} is {size[1]}x{size[0]} pixels, the frames before have "
                 f"{width}x{height}; expected one size for all"
             )
-        width, height, num_frames = frame.width, frame.height, num_frames + 1
+        (height, width), num_frames = size, num_frames + 1
         _check_length(path, num_frames, frame_rate, limits)
     return {"num_frames": num_frames, "width": width, "height": height, "frame_rate": frame_rate}
 

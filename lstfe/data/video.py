@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
+from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from lstfe.errors import UserError
@@ -35,16 +36,16 @@ class VideoInfo:
 
 
 def read_video(path: Path | str) -> Iterator[Frame]:
-    """Yield the frames of a video in order, (H, W, 3) RGB; VideoError unless it decodes to its end."""
+    """Yield the frames of a video in order, upright, (H, W, 3) RGB; VideoError unless it decodes to its end."""
     for frame in decode_video(path):
-        yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        yield upright_rgb(frame)
 
 
 def probe_video(path: Path | str) -> VideoInfo:
     """Decode a video once and say what it holds."""
     width, height, num_frames = 0, 0, 0
     for frame in decode_video(path):
-        width, height, num_frames = frame.width, frame.height, num_frames + 1
+        (height, width), num_frames = upright_size(frame), num_frames + 1
     return VideoInfo(width, height, num_frames, video_frame_rate(path))
 
 
@@ -135,6 +136,40 @@ def decode_video(path: Path | str, *, options: dict[str, str] | None = None) -> 
             "expected a whole video; replace the file"
         ) from None
     _check_length(path, num_frames, announced)
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Return (height, width) of a decoded frame as a player shows it."""
+    is_transposed, _, _ = _orientation(frame)
+    return (frame.width, frame.height) if is_transposed else (frame.height, frame.width)
+
+
+def upright_rgb(frame: av.VideoFrame) -> Frame:
+    """Return a decoded frame as a player shows it, (H, W, 3) RGB."""
+    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    is_transposed, is_mirrored, is_upside_down = _orientation(frame)
+    if is_transposed:
+        picture = picture.transpose(1, 0, 2)
+    if is_mirrored:
+        picture = picture[:, ::-1]
+    if is_upside_down:
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)  # the same array where nothing was to do
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Say whether to swap a frame's axes, and then to mirror it left to right and top to bottom.
+
+    Phones film with the sensor's axes and leave it to the file's display matrix to turn the picture.
+    """
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV says str
+    if matrix is None:
+        return False, False, False
+    # libavutil/display.h: shown x = a x + c y, shown y = b x + d y. Players know quarter turns only.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
 
 
 def _open(path: Path | str, options: dict[str, str] | None = None) -> InputContainer:

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from deploy.sources import SourceError, open_source
+from lstfe.data.video import read_video
 from lstfe.errors import UserError
+
+from ..turned_video import turn_video
 
 
 def write_picture(path: Path, value: int, size: tuple[int, int] = (48, 32), mode: str = "RGB") -> None:
@@ -94,3 +97,10 @@ def test_a_stream_s_address_is_read_as_a_live_source(make_video: Callable[..., A
     source = open_source(make_video(4).as_uri())
     assert source.num_frames is None
     assert sum(1 for _ in source.read()) == 4
+
+
+def test_a_phone_s_stream_is_turned_upright_as_its_file_is(make_video: Callable[..., Any]) -> None:
+    path = turn_video(make_video(2), "clockwise")
+    frames = list(open_source(path.as_uri()).read())
+    assert frames[0].shape == (96, 64, 3)
+    np.testing.assert_array_equal(frames, list(read_video(path)))

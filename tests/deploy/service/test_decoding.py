@@ -13,6 +13,8 @@ from deploy.service.decoder import MEMORY_BYTES, VideoLimits
 from deploy.service.decoding import DecodedVideo, VideoFacts
 from lstfe.data.video import VideoError, read_video
 
+from ...turned_video import turn_video
+
 LIMITS = VideoLimits(max_frames=100, max_duration_s=60.0, max_side_px=1000, max_frame_px=10**6, cpu_s=60)
 
 
@@ -35,6 +37,14 @@ def test_frames_are_those_of_the_file(make_video: Callable[..., Path]) -> None:
     np.testing.assert_array_equal(frames, expected)
     assert list(pool) == [1, 4]
     np.testing.assert_array_equal(pool[4], expected[4])
+
+
+def test_a_phone_s_frames_are_turned_upright(make_video: Callable[..., Path]) -> None:
+    path = turn_video(make_video(3), "clockwise")
+    with DecodedVideo(path, "label", LIMITS) as video:
+        assert video.facts() == VideoFacts(num_frames=3, width=64, height=96, frame_rate=30.0)
+        assert list(video.pool_frames([])) == []
+        np.testing.assert_array_equal(list(video.frames()), list(read_video(path)))
 
 
 def test_without_a_pool_all_frames_come_at_once(make_video: Callable[..., Path]) -> None:

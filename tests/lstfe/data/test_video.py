@@ -15,6 +15,8 @@ from lstfe.data.video import (
     read_video,
 )
 
+from ...turned_video import TURNS, turn_video
+
 
 def _write(path: Path, frames: list[Frame], frame_rate: float = 30.0) -> Path:
     with VideoWriter(path, frame_rate, (frames[0].shape[0], frames[0].shape[1])) as video:
@@ -86,6 +88,31 @@ def test_a_one_frame_video_is_a_video(tmp_path: Path) -> None:
 def test_odd_sides_are_padded_to_even_ones(tmp_path: Path) -> None:
     info = probe_video(_write(tmp_path / "odd.mp4", _grey_frames(2, (33, 47))))
     assert (info.height, info.width) == (34, 48)
+
+
+@pytest.mark.parametrize(
+    ("turn", "corners"),  # top left, top right, bottom left, bottom right, as shown
+    [
+        ("none", (200, 0, 100, 50)),
+        ("clockwise", (100, 200, 50, 0)),
+        ("half", (50, 100, 0, 200)),
+        ("counterclockwise", (0, 50, 200, 100)),
+        ("mirrored", (0, 200, 50, 100)),
+        ("upside_down", (100, 50, 200, 0)),
+        ("transposed", (200, 100, 0, 50)),
+    ],
+)
+def test_a_video_is_read_as_a_player_shows_it(tmp_path: Path, turn: str, corners: tuple[int, ...]) -> None:
+    quarters = np.array([[200, 0], [100, 50]], np.uint8).repeat(32, axis=0).repeat(48, axis=1)
+    path = turn_video(_write(tmp_path / "phone.mp4", [quarters[..., None].repeat(3, axis=2)] * 3), turn)
+
+    info, frames = probe_video(path), list(read_video(path))
+
+    assert (info.height, info.width) == ((96, 64) if TURNS[turn][0] == 0 else (64, 96))
+    assert [frame.shape for frame in frames] == [(info.height, info.width, 3)] * info.num_frames
+    shown = frames[0][[8, 8, -8, -8], [8, -8, 8, -8], 0].astype(int)
+    assert np.abs(shown - corners).max() <= 3
+    assert all(frame.flags.c_contiguous for frame in frames)
 
 
 def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
