@@ -261,8 +261,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+def _commit(checkout: Path = Path(__file__).parents[1]) -> str:
+    """Return the commit of this code; an installed copy may lie in the repository of something else."""
+    if not (checkout / "pyproject.toml").is_file():
+        return "unknown"
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

@@ -271,7 +271,8 @@ def import_data(
 def check_data(
     raw: Annotated[Path, typer.Argument(help="A raw data set, data/raw/NAME.")],
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the report; artifacts/checked/NAME unless given.")
+        Path | None,
+        typer.Option(help="Folder of the report; artifacts/checked/NAME of the project unless given."),
     ] = None,
 ) -> None:
     """Find what is wrong with a raw data set; exit code 1 where something must be mended."""

@@ -1,4 +1,6 @@
-"""Prefect, and its only importer: starts what the other files do, one task a step, and keeps their logs.
+"""The project's flows: Prefect starts what the other files do, one task a step, and keeps their logs.
+
+Only this file and detection_flow.py import Prefect.
 
 DVC alone decides which stages must run, so `dvc repro` without Prefect ends in the same state. Every flow may be
 started at any time: it finds out by itself what is left to do (docs/operations.md).

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.benchmark import FIGURES, bench_rows, benchmark, graph_rows, moving_texture
+from deploy.benchmark import FIGURES, _commit, bench_rows, benchmark, graph_rows, moving_texture
 from deploy.bundle import BundleError
 
 
@@ -55,3 +56,17 @@ def test_the_texture_moves_from_frame_to_frame() -> None:
     first, second = moving_texture(2, (32, 48))
     assert first.shape == (32, 48, 3)
     assert (first != second).any()
+
+
+def test_an_installed_copy_does_not_report_the_commit_of_the_repository_around_it(tmp_path: Path) -> None:
+    installed = tmp_path / "venv" / "site-packages"
+    installed.mkdir(parents=True)
+    for command in (
+        ["init"],
+        ["-c", "user.name=x", "-c", "user.email=x", "commit", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+
+    assert _commit(installed) == "unknown"
+    (installed / "pyproject.toml").touch()
+    assert _commit(installed) != "unknown"

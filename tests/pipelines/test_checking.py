@@ -39,6 +39,22 @@ def test_good_data_exits_with_0_and_leaves_the_data_alone(project: Path, raw: Pa
     assert json.loads((output / "report.json").read_text())["errors"] == 0
 
 
+def test_outside_of_a_project_the_report_needs_a_place(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    result = _check(str(raw))
+    assert isinstance(result.exception, UserError)
+    assert "no project here or above" in str(result.exception)
+    assert "--output" in str(result.exception)
+
+    result = _check(str(raw), "--output", "report")
+    assert result.exit_code == 0, result.output
+    assert (elsewhere / "report" / "report.json").is_file()
+
+
 def test_what_must_be_mended_exits_with_1_and_has_a_report(raw: Path, tmp_path: Path) -> None:
     next((raw / "videos").iterdir()).unlink()
     result = _check("data/raw/mine", "--output", str(tmp_path / "report"))
