@@ -32,6 +32,36 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError)
 
 
+_EXTRAS = {
+    "service": (
+        "anyio",
+        "fastapi",
+        "prometheus_client",
+        "python_multipart",
+        "simplejpeg",
+        "starlette",
+        "uvicorn",
+    ),
+    "project": (
+        *(
+            "dvc",
+            "fsspec",
+            "httpx",
+            "matplotlib",
+            "mlflow",
+            "onnx",
+            "onnxscript",
+            "orjson",
+            "pandas",
+            "prefect",
+        ),
+        *("psutil", "safetensors", "scipy", "scmrepo", "simplejpeg", "sqlalchemy", "torch", "torchvision"),
+    ),
+    "tensorrt": ("pycuda", "tensorrt"),
+}
+"""Extra of pyproject.toml -> the modules that it brings; without any, `lstfe detect` and `lstfe bench` run."""
+
+
 class StageError(RuntimeError):
     """A stage failed; its own message is already in the output."""
 
@@ -51,6 +81,11 @@ def run_command(command: Callable[[], None]) -> NoReturn:
         command()
     except (UserError, *_NETWORK_ERRORS) as error:
         _fail(_one_line(error), TEMPORARY_FAILURE if _is_temporary(error) else USER_ERROR)
+    except ModuleNotFoundError as error:
+        lacking = (error.name or "").partition(".")[0]
+        if (extra := extra_with(lacking)) is None:
+            raise
+        _fail(f"{lacking} is not installed and this needs it: pip install 'lstfe[{extra}]'", USER_ERROR)
     except StageError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
@@ -60,6 +95,11 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
+
+
+def extra_with(module: str) -> str | None:
+    """Return which extra of the package brings a module; None for those that always are there and unknown ones."""
+    return next((extra for extra, modules in _EXTRAS.items() if module in modules), None)
 
 
 def _is_temporary(error: BaseException) -> bool:

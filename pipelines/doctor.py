@@ -18,6 +18,10 @@ from pipelines.checkout import has_git
 from pipelines.tables import text_table
 
 _NEEDED_GIB = 5.0
+INSTALL_PROJECT = "pip install 'lstfe[project]'"
+_ANYWHERE = (
+    "only `lstfe detect`, `detect-all`, `bench`, `engine`, `score`, `serve --bundle`, `data` and `doctor`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +35,21 @@ class Finding:
 
 def examine(root: Path | None) -> list[Finding]:
     """Look at everything; `root` is the project, None outside of one."""
+    is_project = root is not None
     checks: list[Callable[[], Finding]] = [
         _python,
-        lambda: _package("torch", "training and the torch backend"),
-        _threads,
+        lambda: _package("torch", "training and the torch backend", is_project),
+        lambda: _threads(is_project),
         _gpu,
         _tensorrt,
         _nvcc,
         _ffmpeg,
-        lambda: _package("onnxruntime", "the onnx backend of `lstfe detect`"),
-        lambda: _package("dvc", "the pipeline"),
-        lambda: _package("mlflow", "run tracking"),
-        lambda: _package("prefect", "the flow"),
-        lambda: _capped("fastapi", (0, 151), "every Prefect flow run fails"),
-        lambda: _capped("sqlalchemy", (2, 1), "Prefect's scheduler starts nothing"),
+        lambda: _package("onnxruntime", "the onnx backend of `lstfe detect`", True),
+        lambda: _package("dvc", "the pipeline", is_project),
+        lambda: _package("mlflow", "run tracking", is_project),
+        lambda: _package("prefect", "the flow", is_project),
+        lambda: _capped("fastapi", (0, 151), "every Prefect flow run fails", is_project),
+        lambda: _capped("sqlalchemy", (2, 1), "Prefect's scheduler starts nothing", is_project),
         lambda: _git(root),
         lambda: _disk(root or Path.cwd()),
     ]
@@ -75,19 +80,26 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _package(package: str, use: str) -> Finding:
+def _package(package: str, use: str, is_needed: bool) -> Finding:
     version = _version(package)
     if version is None:
-        return Finding(package, "missing", f"would give {use}: pip install -c constraints.txt -e .")
+        return Finding(package, _without(is_needed), f"would give {use}: {INSTALL_PROJECT}")
     return Finding(package, "ok", f"{version}: {use}")
 
 
-def _capped(package: str, below: tuple[int, int], effect: str) -> Finding:
+def _without(is_needed: bool) -> Literal["missing", "absent"]:
+    """A machine that only detects needs nothing of the project's packages."""
+    return "missing" if is_needed else "absent"
+
+
+def _capped(package: str, below: tuple[int, int], effect: str, is_needed: bool) -> Finding:
     """Prefect 3.8 does not declare these limits itself."""
     found = _version(package)
     limit = ".".join(map(str, below))
-    if found is None or _major_minor(found) < below:
-        return Finding(package, "ok" if found else "missing", f"{found}, below {limit} as Prefect 3.8 needs")
+    if found is None:
+        return Finding(package, _without(is_needed), f"Prefect needs it, below {limit}: {INSTALL_PROJECT}")
+    if _major_minor(found) < below:
+        return Finding(package, "ok", f"{found}, below {limit} as Prefect 3.8 needs")
     return Finding(package, "warning", f"{found}: from {limit} on {effect}; pip install '{package}<{limit}'")
 
 
@@ -96,11 +108,11 @@ def _major_minor(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _threads() -> Finding:
+def _threads(is_needed: bool) -> Finding:
     try:
         torch = import_module("torch")
     except ImportError as error:
-        return Finding("threads", "missing", f"torch cannot be imported: {error}")
+        return Finding("threads", _without(is_needed), f"torch cannot be imported: {error}")
     return Finding("threads", "ok", f"{torch.get_num_threads()} for torch, {os.cpu_count()} processors")
 
 
@@ -120,7 +132,7 @@ def _gpu() -> Finding:
 def _tensorrt() -> Finding:
     lacking = [name for name in ("tensorrt", "pycuda") if _version(name) is None]
     if lacking:
-        note = f"{' and '.join(lacking)} would let TensorRT engines run here: pip install -e '.[tensorrt]'"
+        note = f"{' and '.join(lacking)} would let TensorRT engines run here: pip install 'lstfe[tensorrt]'"
         return Finding("tensorrt", "absent", note)
     return Finding("tensorrt", "ok", f"{_version('tensorrt')} with pycuda {_version('pycuda')}")
 
@@ -143,7 +155,7 @@ def _ffmpeg() -> Finding:
 def _git(root: Path | None) -> Finding:
     if root is None:
         return Finding(
-            "git", "absent", "not in the project's folder: only `lstfe detect` and `lstfe doctor` work"
+            "git", "absent", f"not in a project's folder: {_ANYWHERE} work, with a bundle or files of yours"
         )
     if not has_git(root):
         return Finding("git", "absent", "no .git here; a clone would give `dvc exp` (comparing experiments)")

@@ -82,7 +82,25 @@ def test_outside_of_a_project_only_the_project_is_absent() -> None:
     findings = examine(None)
 
     assert is_fit(findings)
-    assert _by_part(findings)["git"].state == "absent"
+    git = _by_part(findings)["git"]
+    assert git.state == "absent"
+    for command in ("detect", "bench", "engine", "score", "serve --bundle", "doctor"):
+        assert command in git.note
+
+
+def test_a_machine_that_only_detects_lacks_nothing_without_the_projects_packages(
+    monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    lacking = ("torch", "dvc", "mlflow", "prefect", "fastapi", "sqlalchemy", "tensorrt")
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in lacking else real(name))
+
+    inside, outside = (_by_part(examine(root)) for root in (project, None))
+
+    assert is_fit(list(outside.values()))
+    assert [inside[name].state for name in lacking] == ["missing"] * 6 + ["absent"]
+    assert "pip install 'lstfe[project]'" in inside["mlflow"].note
+    assert "pip install 'lstfe[tensorrt]'" in inside["tensorrt"].note
 
 
 def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
