@@ -38,7 +38,6 @@ _EXTRAS = {
         "fastapi",
         "prometheus_client",
         "python_multipart",
-        "simplejpeg",
         "starlette",
         "uvicorn",
     ),
