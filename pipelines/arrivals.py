@@ -35,6 +35,7 @@ from lstfe.data.raw import ImportOptions
 from lstfe.data.splits import SPLITS, UNSPLIT, annotation_files
 from lstfe.errors import UserError
 from lstfe.types import IntArray
+from pipelines.identity import file_md5
 from pipelines.paths import RAW
 from pipelines.stage import output_of_stage
 
@@ -91,7 +92,7 @@ def data_state(root: Path, name: str) -> DataState:
         stat, key = path.stat(), path.relative_to(root).as_posix()
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         before = known.get(key, [])
-        content = str(before[3]) if before[:3] == stamp else _md5(path)
+        content = str(before[3]) if before[:3] == stamp else file_md5(path)
         seen[key] = [*stamp, content]
         digest.update(f"{key}\n{content}\n".encode())
         newest = max(newest, stat.st_mtime, stat.st_ctime)
@@ -278,7 +279,7 @@ def _without_known(
 
 def _content(video: Path) -> list[str]:
     """Return hashes of a video's file, or of its pictures in order."""
-    return [_md5(path) for path in (sorted(_files(video)) if video.is_dir() else [video])]
+    return [file_md5(path) for path in (sorted(_files(video)) if video.is_dir() else [video])]
 
 
 def copy_tree(source: Path, destination: Path) -> None:
@@ -297,11 +298,6 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield path
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _read_seen(path: Path) -> dict[str, list[object]]:

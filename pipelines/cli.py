@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +14,7 @@ from lstfe.errors import UserError
 from pipelines.command import run_command
 from pipelines.engine_cli import engine_app
 from pipelines.ops_cli import ops_app
+from pipelines.paths import enter_project
 from pipelines.servers_cli import servers_app
 from pipelines.serving import serve
 
@@ -44,7 +44,7 @@ def demo() -> None:
     """Bring every stage up to date, detect on a test video, and say where to look."""
     from pipelines.demo import run_demo
 
-    print(run_demo(_enter_project()))
+    print(run_demo(enter_project()))
 
 
 @app.command()
@@ -55,7 +55,7 @@ def reproduce() -> None:
     from pipelines.demo import reproduce_stages
     from pipelines.paths import PARAMS
 
-    root = _enter_project()
+    root = enter_project()
     load_config(PARAMS)
     note = settle_git(root)
     ran = reproduce_stages(root)
@@ -72,7 +72,7 @@ def runs() -> None:
     """Compare the newest run of each method that had the data and the budget of the current one."""
     from pipelines.compare import compared_runs, require_trained
 
-    _enter_project()
+    enter_project()
     require_trained()
     print(compared_runs())
 
@@ -84,7 +84,7 @@ def compare(
     """Train a comparator with the current data and budget in a copy, and show both."""
     from pipelines.compare import compared_runs, require_trained, train_comparator
 
-    root = _enter_project()
+    root = enter_project()
     require_trained()
     train_comparator(method, root=root, report=print)
     print(compared_runs())
@@ -208,7 +208,7 @@ def profile(
     """Train a few updates and write where their time goes, as a chrome trace; nothing else is kept."""
     from pipelines.profiling import profile_current
 
-    _enter_project()
+    enter_project()
     print(profile_current(output, updates=updates, still=still))
 
 
@@ -299,15 +299,6 @@ def show_data(
     from pipelines.paths import SHOWN
 
     print(show_video(source, video, output or SHOWN / source.resolve().name).message)
-
-
-def _enter_project() -> Path:
-    """Make the project's folder the current one: DVC, Prefect and all paths count from there."""
-    from pipelines.paths import find_project
-
-    root = find_project()
-    os.chdir(root)
-    return root
 
 
 if __name__ == "__main__":

@@ -71,13 +71,13 @@ def files_md5(paths: list[Path]) -> str:
     files = sorted(file for path in paths for file in _files_of(path))
     digest = hashlib.md5(usedforsecurity=False)
     for file in files:
-        digest.update(f"{file.as_posix()}\n{_file_md5(file)}\n".encode())
+        digest.update(f"{file.as_posix()}\n{file_md5(file)}\n".encode())
     return digest.hexdigest()
 
 
 def lock_md5() -> str | None:
     """Return the hash of dvc.lock, which names every input and output of the whole chain; None without it."""
-    return _file_md5(LOCK) if LOCK.is_file() else None
+    return file_md5(LOCK) if LOCK.is_file() else None
 
 
 def current_commit() -> str | None:
@@ -121,6 +121,7 @@ def _files_of(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def _file_md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """Return the MD5 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipelines.paths import enter_project
 
 ops_app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +23,7 @@ def retrain(
     """Train a challenger on new data, and make it champion if the gate lets it; runs the flow now."""
     from pipelines.environment import apply_default_settings
 
-    root = _enter_project()
+    root = enter_project()
     apply_default_settings()
     from pipelines.demo import explained_unreachable_server
     from pipelines.flows import retrain as retrain_flow
@@ -42,7 +43,7 @@ def evaluate(
     from pipelines.environment import apply_default_settings
 
     footage = footage.resolve() if footage else None
-    root = _enter_project()
+    root = enter_project()
     apply_default_settings()
     from pipelines.demo import explained_unreachable_server
     from pipelines.flows import evaluate_champion
@@ -62,7 +63,7 @@ def promote(
     """Make a version champion, whatever the gate said of it."""
     from pipelines.registry import promote as promote_version
 
-    champion = promote_version(version, _enter_project(), reason=reason)
+    champion = promote_version(version, enter_project(), reason=reason)
     print(f"champion is version {champion.version}: {champion.bundle}")
 
 
@@ -73,7 +74,7 @@ def rollback(
     """Make the champion before the present one champion again."""
     from pipelines.registry import rollback as roll_back
 
-    champion = roll_back(_enter_project(), reason=reason)
+    champion = roll_back(enter_project(), reason=reason)
     print(f"champion is version {champion.version} again: {champion.bundle}")
 
 
@@ -84,7 +85,7 @@ def history() -> None:
     from pipelines.registry import history as read_history
     from pipelines.tables import text_table
 
-    root = _enter_project()
+    root = enter_project()
     champion = read_champion(root)
     rows = [
         [item.time, item.action, item.version, item.previous or "-", item.reason]
@@ -97,15 +98,6 @@ def history() -> None:
         if champion
         else f"no champion yet: {champion_pointer(root)} is made by the first promotion"
     )
-
-
-def _enter_project() -> Path:
-    """Make the project's folder the current one."""
-    from pipelines.paths import find_project
-
-    root = find_project()
-    os.chdir(root)
-    return root
 
 
 def _end_like(state: Any) -> None:

@@ -41,6 +41,13 @@ def find_project(start: Path | None = None) -> Path:
     raise UserError(f"{start}: no {PIPELINE} here or above; run the command in the project's folder")
 
 
+def enter_project() -> Path:
+    """Make the project's folder the current one and return it: DVC, Prefect and all paths count from there."""
+    root = find_project()
+    os.chdir(root)
+    return root
+
+
 def main_root() -> Path:
     """Return the main work tree, also from within an experiment that DVC runs elsewhere."""
     root = os.environ.get("DVC_ROOT")

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pipelines.paths import enter_project
 
 servers_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Servers of this machine, and schedules."
@@ -33,7 +33,7 @@ def up(
     from pipelines.servers.control import up as start
     from pipelines.servers.programs import OpsSettings
 
-    root = _enter_project()
+    root = enter_project()
     settings = OpsSettings(
         prefect_port=prefect_port,
         mlflow_port=mlflow_port,
@@ -55,7 +55,7 @@ def status() -> None:
     """Show what runs, where, how it feels and what it takes; exit code 1 unless all is healthy."""
     from pipelines.servers.control import status as status_of
 
-    table, is_healthy = status_of(_enter_project())
+    table, is_healthy = status_of(enter_project())
     print(table)
     if not is_healthy:
         raise typer.Exit(1)
@@ -66,7 +66,7 @@ def down() -> None:
     """End the servers and all that they started; trainings save first. Done twice, the second does nothing."""
     from pipelines.servers.control import down as end
 
-    print("all ended" if end(_enter_project()) else "nothing ran")
+    print("all ended" if end(enter_project()) else "nothing ran")
 
 
 @servers_app.command()
@@ -79,19 +79,10 @@ def schedule(
     from pipelines.servers.schedule import register
     from pipelines.tables import text_table
 
-    deployments = register(_enter_project(), interval_seconds=interval)
+    deployments = register(enter_project(), interval_seconds=interval)
     print(
         text_table(("deployment", "runs"), [(item.name, ", ".join(item.schedules)) for item in deployments])
     )
-
-
-def _enter_project() -> Path:
-    """Make the project's folder the current one: DVC, Prefect and all paths count from there."""
-    from pipelines.paths import find_project
-
-    root = find_project()
-    os.chdir(root)
-    return root
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ RUN_FILE = "run.json"
 _DELIVERY_SECONDS = 5.0
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
 _MAX_DIGEST = 36
+_MAX_RUNS = 200
 _SWEEP_PARENT = "sweep.parent"
 _WEIGHTS_TAG = "weights.md5"
 _NAME_CHARACTERS = re.compile(r"[^\w\-. ]")  # what may stand in a quoted name of MLflow's filters
@@ -197,7 +198,7 @@ def fetch_file(run_id: str, path: str, destination: Path) -> Path | None:
     return Store().attempt(fetch)
 
 
-def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
+def finished_runs() -> list[dict[str, Any]]:
     """Return finished runs, newest first, as id, started, params, metrics, tags; none without MLflow.
 
     The parents of sweeps are left out: they have no scores of their own.
@@ -207,7 +208,7 @@ def finished_runs(limit: int = 200) -> list[dict[str, Any]]:
         found = client.search_runs(
             [experiment_id],
             filter_string="attributes.status = 'FINISHED'",
-            max_results=limit,
+            max_results=_MAX_RUNS,
             order_by=["attributes.start_time DESC"],
         )
         return [

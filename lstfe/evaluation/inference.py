@@ -81,10 +81,9 @@ def score_split(
     *,
     split: str,
     max_frames: int | None = None,
-    progress: ReportProgress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Detect on a split and score what was streamed by `config.evaluate.protocols`: see `protocols.score`."""
-    records = detect_split(model, config, annotations, store, max_frames=max_frames, progress=progress)
+    records = detect_split(model, config, annotations, store, max_frames=max_frames)
     return score(
         annotations,
         records,
