@@ -20,9 +20,8 @@ from lstfe import boxes as box_geometry
 from lstfe.config import RelationConfig
 
 _POSITION_NUMBERS = 64
-# Deviation: added to both distances of eq. 8, which for boxes with one center would give log 0.
+# Keeps log(|x_c - x_s| / w_c) finite for boxes at one place, and log(omega_r) for a closed gate.
 _DISTANCE_EPS = 1e-3
-# Keeps log(omega_r) finite for a closed gate.
 _GATE_EPS = 1e-6
 # Wavelengths of the sinusoid (Hu et al. 2018, 3.2): psi is scaled by 100 and divided by 1000^(i/8).
 _WAVE_SCALE, _WAVE_BASE = 100.0, 1000.0
@@ -209,7 +208,8 @@ class RelationStage(nn.Module):
     def _grouped(self, features: Tensor) -> Tensor:
         groups = self.config.num_groups
         # The width by number: of features without a proposal, -1 says nothing.
-        return features.unflatten(2, (groups, self.config.embedding // groups)).transpose(1, 2)
+        grouped: Tensor = features.unflatten(2, (groups, self.config.embedding // groups))
+        return grouped.transpose(1, 2)
 
     def _initialise(self) -> None:
         for module in self.modules():
