@@ -20,8 +20,9 @@ from lstfe import boxes as box_geometry
 from lstfe.config import RelationConfig
 
 _POSITION_NUMBERS = 64
-# Keeps log(|x_c - x_s| / w_c) finite for boxes at one place, and log(omega_r) for a closed gate.
+# Deviation: added to both distances of eq. 8, which for boxes with one center would give log 0.
 _DISTANCE_EPS = 1e-3
+# Keeps log(omega_r) finite for a closed gate.
 _GATE_EPS = 1e-6
 # Wavelengths of the sinusoid (Hu et al. 2018, 3.2): psi is scaled by 100 and divided by 1000^(i/8).
 _WAVE_SCALE, _WAVE_BASE = 100.0, 1000.0
