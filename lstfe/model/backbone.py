@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
 
 from lstfe.config import BackboneConfig
 from lstfe.errors import UserError
@@ -27,11 +26,37 @@ _DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 Norm = Callable[[int], nn.Module]
+_BATCH_NORM_EPS = 1e-5  # torchvision's
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
     # Groups of 8 channels, at most 32 groups; gcd because 32 does not divide every width of BackboneConfig.
     return nn.GroupNorm(channels // 8 if channels <= 256 else math.gcd(32, channels), channels)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm with the numbers of a pretrained network, under torchvision's names.
+
+    Unlike torchvision's own it keeps the precision of its input: under autocast, scale and shift in float32 would
+    turn everything after it into float32, at twice the memory.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((channels,), value))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale and shift each channel: (N, C, h, w) -> (N, C, h, w)."""
+        scale = self.weight * (self.running_var + _BATCH_NORM_EPS).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        scale, shift = (values.to(features.dtype).view(1, -1, 1, 1) for values in (scale, shift))
+        return features * scale + shift
 
 
 class Backbone(nn.Module):
@@ -45,7 +70,7 @@ class Backbone(nn.Module):
         """`pretrained=False` builds the same network without reading `config.weights`: a trained state follows."""
         super().__init__()
         block, depths = _DEPTHS[config.name]
-        norm: Norm = _group_norm if config.weights == "none" else FrozenBatchNorm2d
+        norm: Norm = _group_norm if config.weights == "none" else FrozenBatchNorm
         width = config.width
         c3, c4, self.c5_channels = (width * scale * block.expansion for scale in (2, 4, 8))
         self.stride = config.feature_stride

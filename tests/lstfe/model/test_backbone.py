@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from lstfe.config import BackboneConfig
 from lstfe.errors import UserError
-from lstfe.model.backbone import Backbone
+from lstfe.model.backbone import Backbone, FrozenBatchNorm
 
 NARROW: dict[str, Any] = {"name": "resnet18", "width": 16}
 
@@ -119,10 +119,34 @@ def test_with_pretrained_weights_stem_and_layer1_and_all_batch_norms_are_frozen(
     trainable = {name.split(".")[0] for name, p in backbone.named_parameters() if p.requires_grad}
     assert trainable == {"layer2", "layer3", "lateral3", "lateral4"}
     norms = [m for m in backbone.modules() if "Norm" in type(m).__name__]
-    assert all(isinstance(norm, FrozenBatchNorm2d) for norm in norms)
+    assert all(isinstance(norm, FrozenBatchNorm) for norm in norms)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     backbone.train()(torch.randn(2, 3, 64, 64)).sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def frozen_pair() -> tuple[FrozenBatchNorm, FrozenBatchNorm2d]:
+    """Ours and torchvision's with the same random numbers."""
+    ours, theirs = FrozenBatchNorm(8), FrozenBatchNorm2d(8)
+    theirs.load_state_dict({name: torch.rand(8) + 0.1 for name in theirs.state_dict()})
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def test_the_frozen_batch_norm_is_torchvisions_to_the_last_bit_in_float32() -> None:
+    ours, theirs = frozen_pair()
+    features = torch.randn(2, 8, 5, 7).to(memory_format=torch.channels_last)
+    assert torch.equal(ours(features), theirs(features))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_the_frozen_batch_norm_keeps_the_precision_of_its_input() -> None:
+    """In float32, which scale and shift are in, everything after it would take twice the memory."""
+    ours, theirs = frozen_pair()
+    features = torch.randn(2, 8, 5, 7)
+    found = ours(features.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), theirs(features), rtol=0.03, atol=0.03)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -178,4 +202,4 @@ def test_layer4_may_be_absent_from_the_file_where_it_is_off(weights_file: Callab
 def test_the_file_is_not_read_where_a_trained_state_follows(tmp_path: Path) -> None:
     config = BackboneConfig(name="resnet18", weights=str(tmp_path / "gone.pth"))
     backbone = Backbone(config, pretrained=False)
-    assert isinstance(backbone.bn1, FrozenBatchNorm2d)
+    assert isinstance(backbone.bn1, FrozenBatchNorm)
