@@ -30,8 +30,8 @@ from deploy.benchmark import moving_texture
 from deploy.bundle import Bundle, StreamDetector, write_bundle
 from deploy.export_onnx import export_graphs
 from deploy.graph_times import time_graphs
+from deploy.network import load_network
 from deploy.runtime import StreamRuntime
-from deploy.tensorrt_graphs import load_network
 from lstfe.config import Config, InferenceConfig, ModelConfig
 from lstfe.errors import UserError
 from lstfe.model.detector import LSTFENet

@@ -149,13 +149,11 @@ class Bundle:
         try:
             import torch
 
-            from lstfe.model.detector import LSTFENet
+            from deploy.network import load_network
             from lstfe.stream import StreamingDetector
-            from lstfe.training.checkpoint import load_weights
         except ModuleNotFoundError as error:
             raise _missing_package("torch", error) from None
-        model = LSTFENet(self.config.model, len(self.label_names) + 1, pretrained=False)
-        load_weights(model, self.directory / WEIGHTS_FILE)
+        model = load_network(self)
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
         def build(num_frames: int | None) -> StreamDetector:

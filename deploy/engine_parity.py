@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deploy.bundle import PARITY_FILE, Bundle
+from deploy.device import Graphs
 from deploy.engine_manifest import ENGINES_DIR, find_engines
 from deploy.expanded import ExpandedGraphs, PlainView
-from deploy.family_parity import ap_table
+from deploy.family_parity import ap_faults, ap_report
 from deploy.graphs import Precision
 from deploy.onnx_backend import OnnxGraphs
-from deploy.parity import compare_graphs
-from deploy.runtime import Graphs
-from deploy.tensorrt_graphs import build_tensorrt_graphs, load_network
+from deploy.tensorrt_graphs import build_tensorrt_graphs
 
 VerifiedBackend = Literal["tensorrt", "onnx"]
 # Float32 engines must be as near as the exported graphs; lower precisions are judged by their AP alone.
@@ -53,26 +52,12 @@ def verify_engines(
     `precision` is for `onnx` alone; int8 and fp8 take their ranges from the split `train`. Writes parity.json beside
     the engines; the bundle's own stays. Limits are `export.max_difference` (float32) and `export.max_ap_drop`.
     """
-    config = bundle.config
-    export = replace(config.export, parity_frames=num_frames or config.export.parity_frames)
-    config = replace(config, evaluate=replace(config.evaluate, protocols=("coco", "voc07")), export=export)
-    bundle = replace(bundle, config=config)
+    export = bundle.config.export
+    export = replace(export, parity_frames=num_frames or export.parity_frames)
+    bundle = replace(bundle, config=replace(bundle.config, export=export))
     with _compared(bundle, prepared_dir, backend, precision) as (graphs, built_precision, directory):
-        report = compare_graphs(
-            load_network(bundle),
-            config,
-            graphs,
-            backend=backend,
-            prepared_dir=prepared_dir,
-            split=split,
-            on_random=False,
-        )
-    report |= {
-        "backend": backend,
-        "precision": built_precision or "fp32",
-        "max_ap_drop": export.max_ap_drop,
-        "ap": ap_table(report, backend),
-    }
+        report = ap_report(bundle, graphs, backend=backend, prepared_dir=prepared_dir, split=split)
+    report |= {"backend": backend, "precision": built_precision or "fp32"}
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / PARITY_FILE
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -114,12 +99,7 @@ def _faults(report: Mapping[str, Any], *, is_exact: bool) -> Iterator[str]:
                 f"graph {name} differs from PyTorch by {relative:.1e} (relative), more than "
                 f"export.max_difference {report['max_difference']:.1e}"
             )
-    for name, figures in report["ap"].items():
-        if figures["drop"] > report["max_ap_drop"]:
-            yield (
-                f"{name} is {figures[report['backend']]:.4f} and {figures['torch']:.4f} with PyTorch, "
-                f"export.max_ap_drop allows {report['max_ap_drop']} less"
-            )
+    yield from ap_faults(report)
 
 
 def parity_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -1,29 +1,31 @@
 """What a family of graphs for TensorRT costs: its differences from PyTorch and its AP, measured in ONNX Runtime.
 
 Everything but the engines' own arithmetic shows here: the rewriting, the rounding to half precision, the ranges of
-int8 and fp8. The same report about engines is made by handing their backend to `deploy.parity.compare_graphs`.
+int8 and fp8. `ap_report` makes the same report of any graphs, so of engines too (`deploy.engine_parity`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
 from deploy.bundle import PARITY_FILE, Bundle
+from deploy.device import Graphs
 from deploy.expanded import ExpandedGraphs, PlainView
 from deploy.graphs import Precision
+from deploy.network import load_network
 from deploy.onnx_backend import OnnxGraphs
 from deploy.parity import ParityError, compare_graphs
-from deploy.tensorrt_graphs import load_network
 from lstfe.data.prepared import load_split
 
-AP_FIGURES = (("coco", "AP"), ("voc07", "AP50"))
+AP_FIGURES: tuple[tuple[Literal["coco", "voc07"], str], ...] = (("coco", "AP"), ("voc07", "AP50"))
 """Protocol and figure of the AP that a precision may not cost more than `export.max_ap_drop`."""
+_SPLIT = "val"  # ranges are taken from `train`
 
 
 def check_family(
@@ -32,38 +34,53 @@ def check_family(
     *,
     precision: Precision,
     prepared_dir: Path,
-    split: str = "val",
     report_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Compare a family with PyTorch on real frames of a split; write parity.json into `report_dir`, return it.
+    """Compare a family with PyTorch on real frames of the split `val`; write parity.json into `report_dir`, return it.
 
     Raises ParityError where the AP falls by more than `export.max_ap_drop`; the report is written before.
     """
-    _require_labels(bundle, prepared_dir, split)
-    evaluate = replace(bundle.config.evaluate, protocols=("coco", "voc07"))
-    config = replace(bundle.config, evaluate=evaluate)
+    _require_labels(bundle, prepared_dir)
+    config = bundle.config
     graphs = PlainView(ExpandedGraphs(models, config), OnnxGraphs(bundle.directory, config), config)
+    report = ap_report(bundle, graphs, backend=precision, prepared_dir=prepared_dir, split=_SPLIT)
+    report["split"] = _SPLIT
+    if report_dir is not None:
+        (report_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for fault in ap_faults(report):
+        raise ParityError(
+            f"{precision} graphs: {fault}; use fp16, calibrate with more frames (export.calibration_frames), "
+            "or raise the limit"
+        )
+    return report
+
+
+def ap_report(
+    bundle: Bundle, graphs: Graphs, *, backend: str, prepared_dir: Path, split: str | None = None
+) -> dict[str, Any]:
+    """Compare graphs of the plain form's contract with the bundle's network; `compare_graphs` and the AP of both.
+
+    `backend` names the graphs in the report, `split` is `evaluate.split` unless given.
+    """
+    protocols = tuple(protocol for protocol, _ in AP_FIGURES)
+    config = replace(bundle.config, evaluate=replace(bundle.config.evaluate, protocols=protocols))
     report = compare_graphs(
         load_network(bundle),
         config,
         graphs,
-        backend=precision,
+        backend=backend,
         prepared_dir=prepared_dir,
         split=split,
         on_random=False,
     )
-    report |= {"split": split, "max_ap_drop": config.export.max_ap_drop, "ap": ap_table(report, precision)}
-    if report_dir is not None:
-        (report_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    require_ap(report["ap"], config.export.max_ap_drop, what=f"{precision} graphs")
-    return report
+    return report | {"max_ap_drop": config.export.max_ap_drop, "ap": ap_table(report, backend)}
 
 
-def _require_labels(bundle: Bundle, prepared_dir: Path, split: str) -> None:
-    found = load_split(prepared_dir, split)[0].label_names
+def _require_labels(bundle: Bundle, prepared_dir: Path) -> None:
+    found = load_split(prepared_dir, _SPLIT)[0].label_names
     if tuple(found) != bundle.label_names:
         raise ParityError(
-            f"{prepared_dir}: split {split} has the categories {', '.join(found)}, the bundle detects "
+            f"{prepared_dir}: split {_SPLIT} has the categories {', '.join(found)}, the bundle detects "
             f"{', '.join(bundle.label_names)}; give the data set that the bundle was trained on"
         )
 
@@ -81,12 +98,11 @@ def ap_table(report: Mapping[str, Any], backend: str) -> dict[str, dict[str, flo
     return table
 
 
-def require_ap(table: Mapping[str, Mapping[str, float]], max_drop: float, *, what: str) -> None:
-    """Raise ParityError for the first AP that fell by more than `max_drop`."""
-    for name, figures in table.items():
-        if figures["drop"] > max_drop:
-            raise ParityError(
-                f"{what} lose {figures['drop']:.4f} of {name} ({figures['torch']:.4f} with PyTorch), "
-                f"export.max_ap_drop allows {max_drop}; use fp16, calibrate with more frames "
-                "(export.calibration_frames), or raise the limit"
+def ap_faults(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say, a line each, which AP of an `ap_report` fell by more than its limit."""
+    for name, figures in report["ap"].items():
+        if figures["drop"] > report["max_ap_drop"]:
+            yield (
+                f"{name} is {figures['torch'] - figures['drop']:.4f} and {figures['torch']:.4f} with PyTorch, "
+                f"export.max_ap_drop allows {report['max_ap_drop']} less"
             )

@@ -19,10 +19,11 @@ import onnxruntime
 import torch
 
 from deploy.bundle import PARITY_FILE
+from deploy.device import Graphs
 from deploy.export_onnx import graph_module, random_inputs
 from deploy.graphs import graphs_of
 from deploy.onnx_backend import OnnxGraphs
-from deploy.runtime import Graphs, StreamRuntime
+from deploy.runtime import StreamRuntime
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
 from lstfe.data.frames import FrameStore

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.device import Device, HostDevice, Staging
-from deploy.device import Graphs as Graphs
+from deploy.device import Device, Graphs, HostDevice, Staging
 from deploy.frame_memory import Descriptors, Slots, Stored
 from deploy.graphs import GraphSizes, graphs_of
 from lstfe.config import Config
@@ -164,9 +163,7 @@ class StreamRuntime:
             return Maps(*maps)
         if self.device.form == "commuted":
             self._keep_support(window.alignment)
-        stored = dict(
-            zip(("short_term_features",), self._lined_up(self._frames, window.alignment), strict=False)
-        )
+        stored = {"short_term_features": self._lined_up(self._frames, window.alignment)[0]}
         if self.device.form == "commuted":
             names = ("short_term_support_maps", "short_term_offset_response")
             stored |= zip(names, self._lined_up(self._support, window.alignment), strict=True)

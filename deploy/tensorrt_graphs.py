@@ -1,8 +1,8 @@
 """The second family of a bundle's graphs: those that TensorRT engines are built from.
 
 The form `commuted` of `deploy.graphs`, with the plugin's operators, in the precision and for the opset that the
-engines want. They are made on demand, from the bundle alone, into folders like BUNDLE/tensorrt/fp16-opset20. The graph
-`preprocess` is not among them: TensorRT's resize has no antialiasing, so it runs where it did.
+engines want. They are made on demand, from the bundle alone: `lstfe engine build` writes them where it builds, and
+keeps none. The graph `preprocess` is not among them: TensorRT's resize has no antialiasing, so it runs where it did.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.bundle import WEIGHTS_FILE, Bundle
+from deploy.bundle import Bundle
 from deploy.export_onnx import build_graph
 from deploy.graphs import QUANTIZED, GraphSizes, Precision, graphs_of
 from deploy.half_precision import to_half
+from deploy.network import load_network
 from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin
 from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
 from deploy.rewrite import fold_constants, fold_scales, use_int32_borders
 from deploy.suppression import float32_threshold
 from lstfe.config import Config
-from lstfe.model.detector import LSTFENet
 from lstfe.model.proposals import LEAST_SIDE_PX, cell_anchors
-from lstfe.training.checkpoint import load_weights
 
 OPSETS = (17, 20)
 OPSET_OF_FP8 = 19
@@ -32,11 +31,6 @@ NOT_FOR_TENSORRT = ("preprocess",)
 _OF_THE_FORM = ("support", "align")
 # Geometry and choice, in float32 whatever the rest is.
 _ALWAYS_FLOAT = ("proposals", "decode")
-
-
-def family_dir(bundle: Bundle, precision: Precision, opset: int) -> Path:
-    """Return where a family lies in a bundle."""
-    return bundle.directory / "tensorrt" / f"{precision}-opset{opset}"
 
 
 def graph_names(config: Config) -> tuple[str, ...]:
@@ -143,10 +137,3 @@ def _single_precision(name: str, bundle: Bundle) -> onnx.ModelProto:
     cut_whole_shapes(model)
     use_deform_conv_plugin(model)
     return model
-
-
-def load_network(bundle: Bundle) -> LSTFENet:
-    """Return the network of a bundle, in evaluation mode."""
-    network = LSTFENet(bundle.config.model, len(bundle.label_names) + 1, pretrained=False)
-    load_weights(network, bundle.directory / WEIGHTS_FILE)
-    return network.eval()

@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from deploy.bundle import WEIGHTS_FILE, open_bundle
+from deploy.bundle import open_bundle
 from lstfe.data.folders import new_file
 from lstfe.data.prepared import load_split
 from lstfe.evaluation.records import save_detections
@@ -38,15 +38,14 @@ def champion_scores() -> None:
     launch_processes(
         "pipelines.champion_scores", lambda: processes_to_detect(num_videos, num_frames, num_threads=threads)
     )
-    from lstfe.model.detector import LSTFENet
-    from lstfe.training.checkpoint import load_weights
+    from deploy.network import load_network
 
     bundle = open_bundle(os.environ[BUNDLE])
     config = dataclasses.replace(bundle.config, evaluate=current.evaluate)
-    model = LSTFENet(config.model, num_classes=len(bundle.label_names) + 1, pretrained=False)
-    load_weights(model, bundle.directory / WEIGHTS_FILE)
     state_dir = DETECTIONS.parent / bundle.manifest.model_version
-    records = detect_in_shards(model.eval(), config, annotations, store, state_dir=state_dir, progress=_show)
+    records = detect_in_shards(
+        load_network(bundle), config, annotations, store, state_dir=state_dir, progress=_show
+    )
     if records is None:
         return  # rank 0 has all of them
     with new_file(DETECTIONS) as partial:

@@ -19,10 +19,11 @@ from deploy.export_onnx import AlignGraph, build_graph, graph_module, random_inp
 from deploy.graph_types import element_types
 from deploy.graphs import HALF_VALUES, GraphSizes, graphs_of, role_of
 from deploy.half_precision import share_of_half
+from deploy.network import load_network
 from deploy.onnx_backend import OnnxGraphs
 from deploy.opsets import OpsetError, opset_of, require_opset
 from deploy.runtime import StreamRuntime
-from deploy.tensorrt_graphs import build_tensorrt_graphs, family_dir, load_network, write_tensorrt_graphs
+from deploy.tensorrt_graphs import build_tensorrt_graphs, write_tensorrt_graphs
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
@@ -196,12 +197,15 @@ def test_the_concatenation_of_the_pixel_aggregation_is_never_made(
     typed = onnx.shape_inference.infer_shapes(align, data_prop=True)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in typed.graph.value_info}
     made = [name for node in align.graph.node if node.op_type == "Concat" for name in node.output]
-    for name in made:
-        if name in shapes and len(shapes[name]) >= 4:
-            assert shapes[name][-3].dim_value == channels, name
+    maps = [name for name in made if len(shapes.get(name, ())) >= 4]
+    assert maps, "no concatenation was looked at"
+    for name in maps:
+        assert shapes[name][-3].dim_value == channels, name
     if family_of == "commuted":  # and its weights are constants, which TensorRT before 9 insists on
         constants = {value.name for value in align.graph.initializer}
-        assert all(node.input[1] in constants for node in align.graph.node if node.op_type == "Conv")
+        weights = [node.input[1] for node in align.graph.node if node.op_type == "Conv"]
+        assert weights
+        assert set(weights) <= constants
 
 
 def test_an_opset_that_is_not_made_is_refused(bundle: Bundle, tmp_path: Path) -> None:
@@ -219,10 +223,6 @@ def test_a_method_without_alignment_needs_no_network(
     still = replace(bundle, directory=exported.directory, config=exported.config)
     monkeypatch.setattr(deploy.tensorrt_graphs, "load_network", lambda _: pytest.fail("loaded"))
     assert set(build_tensorrt_graphs(still, precision="fp16")) == INSIDE_THE_MAP - {"support", "align"}
-
-
-def test_families_lie_apart_by_precision_and_opset(bundle: Bundle) -> None:
-    assert family_dir(bundle, "fp16", 17) == bundle.directory / "tensorrt" / "fp16-opset17"
 
 
 @pytest.fixture(scope="session")
