@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.bundle import PARITY_FILE, Bundle, replace_directory, stamp_of
+from deploy.bundle import PARITY_FILE, Bundle
 from deploy.cuda import open_cuda
 from deploy.engine_manifest import (
     ENGINES_DIR,
@@ -27,6 +27,7 @@ from deploy.engine_manifest import (
     write_engine_manifest,
 )
 from deploy.engine_precision import require_kernels, set_precision
+from deploy.files import replace_directory, stamp_of
 from deploy.graphs import GraphSizes, Precision
 from deploy.plugin.build import provide_plugin
 from deploy.resampling import NAME as RESAMPLE

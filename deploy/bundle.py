@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from deploy.files import FileStamp, stamp_of, whole_folder
 from deploy.graphs import graphs_of
 from deploy.runtime import StreamRuntime
 from lstfe.config import Config
@@ -66,15 +67,6 @@ DetectorBuilder = Callable[[int | None], StreamDetector]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileStamp:
-    """Size and content of one file."""
-
-    size: int
-    """Bytes."""
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """What manifest.json says."""
 
@@ -83,7 +75,7 @@ class Manifest:
     format_version: int
     name: str
     model_version: str
-    """Given by the caller, or the first 12 digits of a hash over weights, configuration and label names."""
+    """The first 12 digits of a hash over weights, configuration and label names."""
     created_from: str
     """Git commit of the project that wrote the bundle, or `unknown`."""
     run_id: str | None
@@ -173,7 +165,6 @@ def write_bundle(
     graphs_dir: Path,
     created_from: str = "unknown",
     run_id: str | None = None,
-    model_version: str | None = None,
 ) -> Bundle:
     """Collect a bundle in `destination`, replacing one that is there only when the new one is complete.
 
@@ -183,16 +174,13 @@ def write_bundle(
     """
     if destination.exists() and any(destination.iterdir()) and not (destination / MANIFEST_FILE).is_file():
         raise BundleError(f"{destination}: holds other things than a bundle; give another folder or empty it")
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(destination) as partial:
         _collect_files(partial, config, label_names, weights, graphs_dir)
         files = {path.name: stamp_of(path) for path in sorted(partial.iterdir())}
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=config.deploy.bundle_name,
-            model_version=model_version or _content_version(files),
+            model_version=_content_version(files),
             created_from=created_from,
             run_id=run_id,
             method=config.model.method,
@@ -202,9 +190,6 @@ def write_bundle(
             files=files,
         )
         _write_json(partial / MANIFEST_FILE, asdict(manifest))
-        replace_directory(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return open_bundle(destination)
 
 
@@ -283,12 +268,6 @@ def _verify_file(path: Path, stamp: FileStamp) -> None:
         )
 
 
-def stamp_of(path: Path) -> FileStamp:
-    """Return size and content of a file."""
-    with path.open("rb") as file:
-        return FileStamp(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
-
-
 def _content_version(files: Mapping[str, FileStamp]) -> str:
     named = "".join(f"{name}:{files[name].sha256}\n" for name in (CONFIG_FILE, LABELS_FILE, WEIGHTS_FILE))
     return hashlib.sha256(named.encode()).hexdigest()[:12]
@@ -309,16 +288,6 @@ def _copy_file(source: Path, target: Path) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def replace_directory(new: Path, destination: Path) -> None:
-    """Give a whole folder its name; what had the name is gone only when the new one is in its place."""
-    old = destination.with_name(f".{destination.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if destination.exists():
-        destination.rename(old)
-    new.rename(destination)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _missing_package(backend: str, error: ModuleNotFoundError) -> BundleError:

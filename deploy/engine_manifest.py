@@ -11,13 +11,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from deploy.bundle import Bundle, FileStamp, stamp_of
 from deploy.cuda import Gpu
+from deploy.files import FileStamp, stamp_of
 from deploy.graphs import Form, Precision
 from lstfe.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.bundle import Bundle
 
 ENGINES_DIR = "engines"
 ENGINE_FILE = "engine.json"

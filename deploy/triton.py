@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from deploy.bundle import Bundle
+from deploy.files import whole_folder
 from lstfe.errors import UserError
 
 VERSION = "1"
@@ -53,11 +54,6 @@ def write_triton_model(
     target = destination / name
     if target.exists() and not (target / VERSION / BUNDLE_DIR / "manifest.json").is_file():
         raise UserError(f"{target}: holds something else than a model of this project; give another folder")
-    partial = destination / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    version_dir = partial / VERSION
-    shutil.copytree(bundle.directory, version_dir / BUNDLE_DIR, ignore=shutil.ignore_patterns(".*"))
-    (version_dir / "model.py").write_text(_MODEL, encoding="utf-8")
     config = triton_config(
         name,
         backend=backend,
@@ -65,9 +61,11 @@ def write_triton_model(
         num_instances=num_instances,
         idle_seconds=idle_seconds,
     )
-    (partial / "config.pbtxt").write_text(config, encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with whole_folder(target) as partial:
+        version_dir = partial / VERSION
+        shutil.copytree(bundle.directory, version_dir / BUNDLE_DIR, ignore=shutil.ignore_patterns(".*"))
+        (version_dir / "model.py").write_text(_MODEL, encoding="utf-8")
+        (partial / "config.pbtxt").write_text(config, encoding="utf-8")
     return target
 
 

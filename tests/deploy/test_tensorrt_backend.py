@@ -21,11 +21,12 @@ import pytest
 
 import deploy.tensorrt_graphs
 from deploy.build_engine import build_engines
-from deploy.bundle import Bundle, FileStamp, open_bundle, stamp_of
+from deploy.bundle import Bundle, open_bundle
 from deploy.cuda import CudaError, LaunchGraph
 from deploy.engine_graphs import EngineGraphs
 from deploy.engine_manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
 from deploy.engines import open_engines
+from deploy.files import FileStamp, stamp_of
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
 from deploy.tensorrt_backend import TensorRTDevice

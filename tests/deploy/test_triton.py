@@ -201,3 +201,20 @@ def test_a_folder_that_holds_something_else_is_left_alone(bundle_dir: Path, tmp_
     assert write_triton_model(bundle, tmp_path) == path, "its own model may be replaced"
     assert open_bundle(path / "1" / BUNDLE_DIR).manifest == bundle.manifest
     assert sorted(item.name for item in tmp_path.iterdir()) == [bundle.manifest.name]
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing_and_keeps_the_old_one(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(bundle_dir)
+    path = write_triton_model(bundle, tmp_path)
+
+    def full_disk(source: Path, target: Path, **_: Any) -> None:
+        target.mkdir(parents=True)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("shutil.copytree", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write_triton_model(bundle, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert open_bundle(path / "1" / BUNDLE_DIR).manifest == bundle.manifest

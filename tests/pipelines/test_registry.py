@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from deploy.bundle import BundleError, FileStamp, Manifest
+from deploy.bundle import BundleError, Manifest
+from deploy.files import FileStamp
 from deploy.graphs import graphs_of
 from lstfe.config import Config
 from lstfe.params import save_config
