@@ -38,7 +38,8 @@ from lstfe.data.coco_video import CategoryEntry, ImageEntry, VideoAnnotations, V
 from lstfe.data.frames import FrameStore, decode_jpeg, write_frames
 from lstfe.data.loader import PREFETCH_BATCHES, make_loader
 from lstfe.data.prepared import load_split
-from lstfe.data.transforms import IMAGE_MEAN, IMAGE_STD, collate, model_input_size, pad_to_one_size
+from lstfe.data.transforms import IMAGE_MEAN, IMAGE_STD, collate, pad_to_one_size
+from lstfe.image_size import model_input_size
 from lstfe.types import Clip
 from pipelines.tables import markdown_table
 

@@ -31,9 +31,10 @@ from deploy.files import replace_directory, stamp_of
 from deploy.graphs import GraphSizes, Precision
 from deploy.plugin.build import provide_plugin
 from deploy.resampling import NAME as RESAMPLE
-from deploy.resampling import model_input_size, padded_size, resample_model
+from deploy.resampling import padded_size, resample_model
 from deploy.tensorrt_library import TensorRT, open_tensorrt
 from lstfe.config import Config
+from lstfe.image_size import model_input_size
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -30,6 +30,7 @@ from deploy.sources import open_source
 from deploy.video_files import VideoFile
 from lstfe.errors import UserError
 from lstfe.evaluation.records import to_records
+from lstfe.whole_files import new_file
 
 JOURNAL_FILE = "journal.jsonl"
 _VIDEOS = "videos"
@@ -80,7 +81,9 @@ def detect_video(video: VideoFile, job: DetectionJob) -> VideoOutcome:
             result = {"video": video.name, "key": key, **_detect(bundle, digest, job, video, local)}
     except UserError as error:
         return VideoOutcome(name=video.name, state="failed", reason=str(error))
-    _write_whole(path, json.dumps(result, ensure_ascii=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, is_durable=True) as partial:
+        partial.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
     _note(job, video, "finished", seconds=round(time.perf_counter() - begin, 3))
     return _outcome(result, "detected")
 
@@ -88,16 +91,14 @@ def detect_video(video: VideoFile, job: DetectionJob) -> VideoOutcome:
 def merge_results(job: DetectionJob, names: Iterable[str]) -> Path:
     """Write the detections of the named videos, in this order, as one detections.json; return its path."""
     path = Path(job.output) / DETECTIONS_FILE
-    partial = path.with_name(f".partial-{path.name}")
     is_first = True
-    with partial.open("w", encoding="utf-8") as file:
+    with new_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write("[")
         for name in names:
             for record in (_read_result(result_path(job, name)) or {"detections": []})["detections"]:
                 file.write(("\n" if is_first else ",\n") + json.dumps(record, ensure_ascii=False))
                 is_first = False
         file.write("]\n" if is_first else "\n]\n")
-    partial.replace(path)
     return path
 
 
@@ -167,16 +168,6 @@ def _outcome(result: dict[str, Any], state: Literal["detected", "up to date"]) -
         num_frames=result["num_frames"],
         num_detections=len(result["detections"]),
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _note(job: DetectionJob, video: VideoFile, event: str, **more: float) -> None:

@@ -10,7 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lstfe.config import ModelConfig
-from lstfe.data.transforms import IMAGE_MEAN, IMAGE_STD, PAD_MULTIPLE
+from lstfe.data.transforms import IMAGE_MEAN, IMAGE_STD
+from lstfe.image_size import PAD_MULTIPLE
 
 
 def preprocess_model(config: ModelConfig, opset: int) -> onnx.ModelProto:

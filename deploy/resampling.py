@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstfe.config import ModelConfig
+from lstfe.image_size import PAD_MULTIPLE, model_input_size
 from lstfe.types import FloatArray
 
 if TYPE_CHECKING:  # engines are run without onnx
     import onnx
 
 NAME = "resample"
-PAD_MULTIPLE = 32
-"""As in lstfe/data/transforms.py, which needs torch; a test holds them equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,6 @@ class Resampling:
     """(w, W)."""
     inside: FloatArray
     """(H, W) 1 inside the image, 0 where it is padded."""
-
-
-def model_input_size(image_size: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
-    """Return the (height, width) of the network's image for a frame's, as lstfe/data/transforms.py does."""
-    scale = min(config.image_short_side / min(image_size), config.image_long_side / max(image_size))
-    return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
 
 
 def padded_size(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -29,12 +29,13 @@ import numpy as np
 from lstfe.data.coco_video import VideoAnnotations, load_annotations, save_annotations
 from lstfe.data.columns import Layout, Rows
 from lstfe.data.entries import IMAGES, OBJECTS
-from lstfe.data.folders import REPORT_NAME, new_file
+from lstfe.data.folders import REPORT_NAME
 from lstfe.data.importers.coco_video import FOLDERS
 from lstfe.data.raw import ImportOptions
 from lstfe.data.splits import SPLITS, UNSPLIT, annotation_files
 from lstfe.errors import UserError
 from lstfe.types import IntArray
+from lstfe.whole_files import new_file
 from pipelines.identity import file_md5
 from pipelines.paths import RAW
 from pipelines.stage import output_of_stage

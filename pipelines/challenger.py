@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lstfe.data.folders import new_file
 from lstfe.errors import UserError
 from lstfe.params import load_config
+from lstfe.whole_files import new_file
 from pipelines import isolated_tree, registry
 from pipelines.arrivals import find_arrivals, grow, is_as_made
 from pipelines.command import StageError

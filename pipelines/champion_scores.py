@@ -13,11 +13,11 @@ import shutil
 from pathlib import Path
 
 from deploy.bundle import open_bundle
-from lstfe.data.folders import new_file
 from lstfe.data.prepared import load_split
 from lstfe.evaluation.records import save_detections
 from lstfe.evaluation.sharding import detect_in_shards
 from lstfe.params import load_config
+from lstfe.whole_files import new_file
 from pipelines.command import run_command
 from pipelines.launch import launch_processes, processes_to_detect
 from pipelines.paths import PARAMS, PREPARED

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from lstfe.data.folders import new_file
 from lstfe.params import load_config
+from lstfe.whole_files import new_file
 from pipelines.arrivals import INCOMING
 from pipelines.drift import Comparison, Verdict, compare, load_reference, to_json
 from pipelines.operations_config import load_operations

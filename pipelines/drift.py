@@ -26,8 +26,8 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import ks_2samp
 
-from lstfe.data.folders import new_file
 from lstfe.errors import UserError
+from lstfe.whole_files import new_file
 from pipelines.operations_config import DriftConfig
 
 Floats = npt.NDArray[np.float64]

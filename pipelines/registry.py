@@ -24,8 +24,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lstfe.data.folders import new_file
 from lstfe.errors import UserError
+from lstfe.whole_files import new_file
 from pipelines.lock import hold_lock
 from pipelines.model_versions import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, ModelVersions
 from pipelines.operations_config import load_operations

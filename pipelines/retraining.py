@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from lstfe.config import Config
-from lstfe.data.folders import new_file
 from lstfe.params import load_config
+from lstfe.whole_files import new_file
 from pipelines import isolated_tree, registry
 from pipelines.arrivals import data_state, is_settled
 from pipelines.challenger import Challenger

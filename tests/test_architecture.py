@@ -4,7 +4,7 @@
 4  deploy/   lstfe/evaluation/
 3  lstfe/training/   lstfe/stream.py
 2  lstfe/model/   lstfe/data/   lstfe/visualize.py
-1  boxes.py   config.py   errors.py   params.py   types.py   web_page.py   window.py
+1  boxes.py   config.py   errors.py   image_size.py   params.py   types.py   web_page.py   whole_files.py   window.py
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ FLOORS = {
     "lstfe.boxes": 1,
     "lstfe.config": 1,
     "lstfe.errors": 1,
+    "lstfe.image_size": 1,
     "lstfe.params": 1,
     "lstfe.types": 1,
     "lstfe.web_page": 1,
+    "lstfe.whole_files": 1,
     "lstfe.window": 1,
     "lstfe.model": 2,
     "lstfe.data": 2,
@@ -46,10 +48,12 @@ FORBIDDEN_FILE_NAMES = {"utils", "util", "misc", "helpers", "common"}
 FORBIDDEN_PREFIXES = ("do_", "process_", "handle_")
 TORCH_FREE = (
     "lstfe/config.py",
+    "lstfe/image_size.py",
     "lstfe/params.py",
     "lstfe/types.py",
     "lstfe/window.py",
     "lstfe/visualize.py",
+    "lstfe/whole_files.py",
     "lstfe/data/video.py",
     "lstfe/data/frames.py",
     "lstfe/data/coco_video.py",

@@ -1,8 +1,7 @@
-"""Output folders and files that appear whole or not at all."""
+"""Output folders that appear whole or not at all."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,6 @@ from lstfe.errors import UserError
 
 REPORT_NAME = "report.json"
 """Every data set that this project writes holds one; a folder without it is never replaced."""
-
-PARTIAL_PREFIX = ".part-"
-"""How a file's name begins that a process was killed over."""
 
 
 class FolderError(UserError):
@@ -39,33 +35,6 @@ def new_folder(destination: Path, *, replace: bool) -> Iterator[Path]:
         partial.rename(destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def new_file(path: Path, *, is_durable: bool = False) -> Iterator[Path]:
-    """Hand out a hidden name beside `path` that takes its place when the block ends well, and vanishes otherwise.
-
-    `is_durable` waits until the file is on the disk itself: then a power cut, too, leaves the old or the new one whole.
-    """
-    # With the suffix at its end, which says the format; with the process, because two may write the same file.
-    partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        if is_durable:
-            _flush_to_disk(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if is_durable and os.name == "posix":  # the new name itself is on disk only with its folder
-        _flush_to_disk(path.parent)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_free(destination: Path, *, replace: bool) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from lstfe.data.folders import new_file
 from lstfe.data.video import Frame
 from lstfe.errors import UserError
 from lstfe.types import IntArray
+from lstfe.whole_files import new_file
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of the name and of the extra field
 

@@ -10,19 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from lstfe.config import ModelConfig
+from lstfe.image_size import PAD_MULTIPLE, model_input_size
 from lstfe.types import Clip, ClipBatch, Targets
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 """Of ImageNet, RGB in 0..1: what torchvision's weights expect."""
-PAD_MULTIPLE = 32
-"""Padded sides are multiples of this, pixels."""
-
-
-def model_input_size(image_size: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
-    """Return the (height, width) of the network's image: as short and long side of the model allow."""
-    scale = min(config.image_short_side / min(image_size), config.image_long_side / max(image_size))
-    return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
 
 
 def to_model_input(frames: Tensor, config: ModelConfig) -> Tensor:

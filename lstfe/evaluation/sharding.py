@@ -9,13 +9,13 @@ from pathlib import Path
 
 from lstfe.config import Config
 from lstfe.data.coco_video import VideoAnnotations
-from lstfe.data.folders import new_file
 from lstfe.data.frames import FrameStore
 from lstfe.evaluation.inference import ReportProgress, detect_videos, frames_to_stream
 from lstfe.evaluation.records import DetectionError, DetectionRecord, load_detections, save_detections
 from lstfe.model.detector import LSTFENet
 from lstfe.training.determinism import fixed_threads
 from lstfe.training.distributed import broadcast_from_main, joined_world
+from lstfe.whole_files import new_file
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lstfe.data.folders import PARTIAL_PREFIX, new_file
 from lstfe.errors import UserError
+from lstfe.whole_files import PARTIAL_PREFIX, new_file
 
 logger = logging.getLogger(__name__)
 

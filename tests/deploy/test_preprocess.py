@@ -9,7 +9,8 @@ import torch
 
 from deploy.preprocess import preprocess_model
 from lstfe.config import ModelConfig
-from lstfe.data.transforms import model_input_size, pad_to_one_size, to_model_input
+from lstfe.data.transforms import pad_to_one_size, to_model_input
+from lstfe.image_size import model_input_size
 
 CONFIG = ModelConfig(image_short_side=64, image_long_side=96)
 

@@ -15,6 +15,7 @@ from lstfe.data.check.findings import Finding
 from lstfe.data.check.tables import SplitTable
 from lstfe.data.columns import Doubles
 from lstfe.data.object_sizes import size_histogram
+from lstfe.image_size import model_input_size
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
 SIZE_EDGES_PX = (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
@@ -113,8 +114,6 @@ def _at_input(
     bboxes: Doubles, image_size: tuple[int, int], model: ModelConfig
 ) -> tuple[Doubles, tuple[int, int]]:
     """Return what is inside the frame as corners (N, 4) in the network's image, and its (height, width)."""
-    from lstfe.data.transforms import model_input_size  # loads torch, which nothing else here needs
-
     input_size = model_input_size(image_size, model)
     limits = np.tile(image_size[::-1], 2)
     corners = np.column_stack((bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:])).clip(0, limits)

@@ -12,7 +12,6 @@ from lstfe.data.transforms import (
     collate,
     flip_clip,
     jitter_colours,
-    model_input_size,
     pad_to_one_size,
     to_model_input,
 )
@@ -64,23 +63,6 @@ def test_frames_of_the_right_size_are_only_normalised() -> None:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     assert images.dtype == torch.float32
     assert torch.allclose(images, (frames / 255 - mean) / std, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("image_size", "expected"),
-    [
-        ((64, 96), (64, 96)),
-        ((32, 48), (64, 96)),
-        ((480, 640), (64, 85)),
-        ((100, 400), (24, 96)),
-        ((400, 100), (96, 24)),
-        ((1, 500), (1, 96)),
-    ],
-)
-def test_the_short_side_is_reached_unless_the_long_one_is_too_long(
-    image_size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert model_input_size(image_size, CONFIG) == expected
 
 
 def test_a_smaller_picture_is_the_mean_of_what_it_covers() -> None:
