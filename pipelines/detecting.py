@@ -42,9 +42,16 @@ def detect_all(
     )
     output.mkdir(parents=True, exist_ok=True)
     with some_prefect_server(_root(output)):
-        from pipelines.detection_flow import detect_videos, task_runner  # imports prefect
+        from pipelines.detection_flow import (  # imports prefect
+            detect_videos,
+            send_what_is_left,
+            task_runner,
+        )
 
-        outcomes = detect_videos.with_options(task_runner=task_runner(settings))(videos, job)
+        try:
+            outcomes = detect_videos.with_options(task_runner=task_runner(settings))(videos, job)
+        finally:
+            send_what_is_left()
     merged = merge_results(job, [item.name for item in outcomes if item.state != "failed"])
     message = closing_line(outcomes, merged)
     if failed := [item for item in outcomes if item.state == "failed"]:

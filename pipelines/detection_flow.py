@@ -8,12 +8,16 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events.worker import EventsWorker
 from prefect.futures import as_completed
+from prefect.logging.handlers import APILogWorker
 from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from deploy.detect_all import DetectionJob, VideoOutcome, detect_video
 from deploy.video_files import VideoFile
 from pipelines.task_runners import RunnerSettings
+
+_SEND_SECONDS = 20.0
 
 
 def task_runner(settings: RunnerSettings) -> Any:
@@ -48,6 +52,12 @@ def detect_videos(videos: list[VideoFile], job: DetectionJob) -> list[VideoOutco
     ]
     create_table_artifact(table, key="videos")
     return outcomes
+
+
+def send_what_is_left() -> None:
+    """Let Prefect send its logs and events: without the server it would try for more than a minute at exit."""
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=_SEND_SECONDS)
 
 
 def _dask_runner(settings: RunnerSettings) -> Any:

@@ -32,8 +32,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def some_prefect_server(root: Path) -> Iterator[None]:
     """Give this process and its children a Prefect server; `root` holds its database, in `.prefect`.
 
-    It is the one of PREFECT_API_URL or of `lstfe ops up`, else one that ends with the block. Enter it before
-    prefect is imported. Raises UserError where the server does not start.
+    It is the one of PREFECT_API_URL or of `lstfe ops up`, else one that ends with the block, by whose end
+    Prefect's logs and events must be sent. Enter it before prefect is imported. Raises UserError where the server
+    does not start.
     """
     for name, value in default_settings(root).items():
         os.environ.setdefault(name, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from deploy.detect_all import VideoOutcome
 from lstfe.errors import UserError
+from pipelines import detecting
 from pipelines.detecting import closing_line, detect_all
 from pipelines.task_runners import RunnerSettings
 
@@ -50,6 +53,45 @@ def test_a_runner_without_its_package_names_the_extra(
 
     with pytest.raises(UserError, match=rf"needs prefect-{kind}: pip install 'lstfe\[{extra}\]'"):
         RunnerSettings(kind=kind)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_prefect_sends_what_is_left_while_its_server_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def some_server(root: Path) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            told.append("server stopped")
+
+    class Flow:
+        def with_options(self, **options: Any) -> Any:
+            return self
+
+        def __call__(self, *_: Any) -> list[VideoOutcome]:
+            if fails:
+                raise KeyboardInterrupt
+            return []
+
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        monkeypatch.setattr(worker, "drain_all", lambda timeout, name=worker.__name__: told.append(name))
+    monkeypatch.setattr("pipelines.detection_flow.detect_videos", Flow())
+    monkeypatch.setattr(detecting, "some_prefect_server", some_server)
+    monkeypatch.setattr(detecting, "open_bundle", lambda bundle: None)
+    monkeypatch.setattr(detecting, "find_videos", lambda sources: [])
+    monkeypatch.setattr(detecting, "merge_results", lambda job, names: tmp_path)
+
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        detect_all(["x"], tmp_path, tmp_path / "out")
+
+    assert told == ["EventsWorker", "APILogWorker", "server stopped"]
 
 
 def test_without_a_bundle_nothing_starts(tmp_path: Path) -> None:
