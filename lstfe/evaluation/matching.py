@@ -50,7 +50,7 @@ class MatchRule:
     counted_first: bool = True
     """True (COCO): a ground truth that the bin counts is preferred to those it does not, whatever the overlap,
     and of equals the last is taken. False (ImageNet-VID): the overlap decides; of equals the first one that
-    counts is taken, else the last one that does not."""
+    counts is taken, else the last one that does not; crowds come last, whatever the overlap."""
     grow_px: float = 0.0
     """Added to x2 - x1 and y2 - y1 before the overlap is taken; 1 px less where the data has added one already
     (`GroundTruths.corner_pixels_inside`)."""
@@ -208,7 +208,7 @@ def _take_turns(
     rivals, takers_of_pairs = np.unique(pairs.places, return_inverse=True)
     matched = np.full((len(ignored), len(needed), len(rivals)), UNMATCHED, np.int32)
     free = np.ones((*matched.shape[:2], len(crowd)), bool)
-    ranking, preferences = _preferences(pairs, ignored, rule)
+    ranking, preferences = _preferences(pairs, ignored, crowd, rule)
     for chosen in _by_turn(ranks[pairs.places]):
         wanted, takers = pairs.rows[chosen], takers_of_pairs[chosen]
         starts = run_starts(takers)
@@ -230,16 +230,17 @@ def _by_turn(turns: Ints) -> Iterator[Ints]:
         yield by_turn[start:end]
 
 
-def _preferences(pairs: Pairs, ignored: Flags, rule: MatchRule) -> tuple[Ints, Ints]:
+def _preferences(pairs: Pairs, ignored: Flags, crowd: Flags, rule: MatchRule) -> tuple[Ints, Ints]:
     """Return the pairs of each bin, worst first, and the place of each there from 1: two (B, P)."""
     ranking = np.empty((len(ignored), len(pairs)), np.int64)
     ranks = np.empty_like(ranking)
     for place, of_bin in enumerate(ignored):
         counts = ~of_bin[pairs.rows]
+        keys: tuple[Ints | Floats | Flags, ...]
         if rule.counted_first:
             keys = (pairs.rows, pairs.ious, counts)
         else:
-            keys = (np.where(counts, -pairs.rows, pairs.rows), counts, pairs.ious)
+            keys = (np.where(counts, -pairs.rows, pairs.rows), counts, pairs.ious, ~crowd[pairs.rows])
         ranking[place] = np.lexsort(keys)
         ranks[place, ranking[place]] = np.arange(1, len(pairs) + 1)
     return ranking, ranks

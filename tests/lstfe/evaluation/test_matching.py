@@ -12,7 +12,7 @@ from lstfe.evaluation.matching import UNMATCHED, Matches, MatchRule, match
 
 COCO_RULE = MatchRule(thresholds=(0.5, 0.75), best_only=False, crowd_by_detection=True, max_detections=100)
 OVERLAP_RULE = MatchRule(
-    thresholds=(0.5,), best_only=False, crowd_by_detection=False, max_detections=None, counted_first=False
+    thresholds=(0.5,), best_only=False, crowd_by_detection=True, max_detections=None, counted_first=False
 )
 VOC_RULE = MatchRule(thresholds=(0.5,), best_only=True, crowd_by_detection=False, max_detections=None)
 
@@ -80,7 +80,10 @@ def slow_match(
         if wanted and rule.counted_first:
             matched[d] = max(wanted, key=lambda g: (not ignored[g], overlaps[g], g))
         elif wanted:
-            matched[d] = max(wanted, key=lambda g: (overlaps[g], not ignored[g], g if ignored[g] else -g))
+            matched[d] = max(
+                wanted,
+                key=lambda g: (not truths.crowd[g], overlaps[g], not ignored[g], g if ignored[g] else -g),
+            )
         if wanted and not truths.crowd[matched[d]]:
             taken.add(matched[d])
     return matched
@@ -165,6 +168,7 @@ def test_a_box_without_area_matches_nothing_and_gives_no_nan() -> None:
 
 def test_boxes_that_grow_overlap_more() -> None:
     truths, detections = random_tables(0, num_truths=1, num_detections=1)
+    truths.crowd[0] = False
     truths.boxes[0], detections.boxes[0], detections.frames[0] = (0, 0, 8, 8), (4, 0, 8, 8), truths.frames[0]
     for grow_px, is_matched in ((0.0, False), (4.0, True)):  # IoU 1/3, then of 12 x 12 boxes: 1/2
         rule = replace(OVERLAP_RULE, grow_px=grow_px)
@@ -174,6 +178,7 @@ def test_boxes_that_grow_overlap_more() -> None:
 
 def test_a_small_ground_truth_asks_for_less_where_there_is_a_tolerance() -> None:
     truths, detections = random_tables(0, num_truths=1, num_detections=1)
+    truths.crowd[0] = False
     truths.boxes[0], detections.boxes[0], detections.frames[0] = (
         (0, 0, 10, 10),
         (5, 0, 10, 10),

@@ -309,6 +309,30 @@ def test_what_a_crowd_takes_is_neither_right_nor_wrong_in_any_preset() -> None:
     assert {scores[name]["num_ground_truths"] for name in PROTOCOLS} == {1}
 
 
+# Under voc07 a crowd is what the devkit calls difficult.
+WITH_CROWDS = [name for name in PROTOCOLS if name != "voc07"]
+
+
+def test_whatever_lies_in_a_crowd_is_taken_by_it() -> None:
+    box, crowd, inside = (4.0, 4.0, 10.0, 10.0), (40.0, 40.0, 40.0, 40.0), (44.0, 44.0, 10.0, 10.0)
+    found = [Found(0, 1, inside, 0.9), Found(0, 1, box, 0.8)]  # IoU with the crowd: 0.06
+    scene = scored([Object(0, 1, crowd, 1.0), Object(0, 1, box, 1.0)], found)
+    scene.truths.crowd[0] = True
+    scores = score_frames(scene, WITH_CROWDS)
+    assert [scores[name].get("AP50") or scores[name]["AP"] for name in WITH_CROWDS] == pytest.approx([1] * 3)
+
+
+def test_an_object_goes_before_the_crowd_around_it() -> None:
+    box, crowd, found = (44.0, 44.0, 10.0, 10.0), (40.0, 40.0, 40.0, 40.0), (44.0, 44.0, 10.0, 11.0)
+    for truths in ([crowd, box], [box, crowd]):
+        scene = scored([Object(0, 1, truth, 1.0) for truth in truths], [Found(0, 1, found, 0.9)])
+        scene.truths.crowd[truths.index(crowd)] = True
+        scores = score_frames(scene, WITH_CROWDS)
+        assert [scores[name].get("AP50") or scores[name]["AP"] for name in WITH_CROWDS] == pytest.approx(
+            [1] * 3
+        )
+
+
 def test_exactly_0_7_and_0_9_belong_to_two_motion_bins() -> None:
     box = (4.0, 4.0, 10.0, 10.0)
     objects = [Object(0, 1, box, 0.7), Object(1, 1, box, 0.9)]
