@@ -162,6 +162,8 @@ def _corner_rows(offsets: Tensor, map_size: tuple[int, int], kernel_size: int) -
     tap_y, tap_x = (grid.reshape(1, -1, 1, 1) for grid in torch.meshgrid(steps, steps, indexing="ij"))
     y = dy + tap_y + torch.arange(height, device=device, dtype=dtype)[:, None]
     x = dx + tap_x + torch.arange(width, device=device, dtype=dtype)
+    # What is not finite sees nothing, as in the plugin: -2 has all its corners outside of the map.
+    y, x = (torch.nan_to_num(place, nan=-2.0, posinf=-2.0, neginf=-2.0) for place in (y, x))
     y0, x0 = y.floor(), x.floor()
     # Not 1 - |y - y0|: its derivative at whole cells is 0, and training starts exactly there.
     part_y, part_x = y - y0, x - x0

@@ -198,3 +198,19 @@ def test_half_precision_maps_are_sampled_where_the_offsets_say() -> None:
     expected = sampled_sum(taps.float(), offsets.float(), (2, 400), 1)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_offsets_that_are_not_finite_see_nothing(value: float, kernel_size: int) -> None:
+    torch.manual_seed(0)
+    num_taps = kernel_size**2
+    taps, offsets = torch.randn(1, num_taps, 4 * 5, 3), torch.randn(1, 2 * num_taps, 4, 5)
+    broken, unseen = offsets.clone(), offsets.clone()
+    broken[0, 0, 1], broken[0, 1, 2], broken[0, :, 3] = value, value, value
+    unseen[0, 0, 1], unseen[0, 1, 2], unseen[0, :, 3] = 99.0, 99.0, 99.0
+    found = sampled_sum(taps, broken.requires_grad_(), (4, 5), kernel_size)
+    assert torch.equal(found, sampled_sum(taps, unseen, (4, 5), kernel_size))
+    found.sum().backward()
+    assert broken.grad is not None
+    assert torch.isfinite(broken.grad).all()
