@@ -5,6 +5,7 @@ Read from files by lstfe/params.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,11 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _require_seed(section: str, seed: int) -> None:
+    # What both NumPy and PyTorch take.
+    _require(0 <= seed < 2**63, f"{section}.seed must be in 0..{2**63 - 1}, got {seed}")
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -107,6 +113,7 @@ class RenderConfig:
     """Swaying branches in front of everything, per video."""
 
     def __post_init__(self) -> None:
+        _require_seed("render", self.seed)
         for name in ("num_train_videos", "num_val_videos", "num_test_videos", "num_frames", "frame_rate"):
             _require(getattr(self, name) >= 1, f"render.{name} must be >= 1, got {getattr(self, name)}")
         _require(
@@ -202,6 +209,7 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         for name in ("lookahead", "num_alignment", "num_relation", "num_candidates"):
             _require(getattr(self, name) >= 0, f"inference.{name} must be >= 0, got {getattr(self, name)}")
+        _require_seed("inference", self.seed)
         for name in ("alignment_gap", "relation_range"):
             _require(getattr(self, name) >= 1, f"inference.{name} must be >= 1, got {getattr(self, name)}")
 
@@ -522,7 +530,8 @@ class TrainConfig:
             "train.release must be last or, with train.validation_frames > 0, a figure of the validation "
             f"(val.coco.AP50), got {self.release!r}",
         )
-        _require(self.lr > 0, f"train.lr must be > 0, got {self.lr}")
+        _require(self.lr > 0 and math.isfinite(self.lr), f"train.lr must be > 0 and finite, got {self.lr}")
+        _require_seed("train", self.seed)
         _require(
             0 <= self.still_iterations <= self.iterations,
             f"train.still_iterations must be in 0..iterations ({self.iterations}), got {self.still_iterations}",
@@ -563,7 +572,7 @@ class EvaluateConfig:
         _require(self.num_pictures >= 0, f"evaluate.num_pictures must be >= 0, got {self.num_pictures}")
         _require(self.num_threads >= 1, f"evaluate.num_threads must be >= 1, got {self.num_threads}")
         _require(self.resamples >= 0, f"evaluate.resamples must be >= 0, got {self.resamples}")
-        _require(self.seed >= 0, f"evaluate.seed must be >= 0, got {self.seed}")
+        _require_seed("evaluate", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
