@@ -29,6 +29,7 @@ USER_ERROR = 2
 TEMPORARY_FAILURE = 75
 """The network failed (EX_TEMPFAIL of sysexits.h): the same command may work later, so the flow retries."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError)
 
 
@@ -88,9 +89,11 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     except StageError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        _fail(f"{error}; free space and run the command again", USER_ERROR)
+        if error.errno in _FULL:
+            _fail(f"{error}; free space and run the command again", USER_ERROR)
+        if error.errno in _FORBIDDEN:
+            _fail(f"{error}; allow it, or name another file or folder", USER_ERROR)
+        raise
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

@@ -70,8 +70,17 @@ def test_a_full_disk_is_a_line_that_names_the_file(capsys: pytest.CaptureFixture
 
 
 def test_other_faults_of_the_system_keep_their_traceback() -> None:
-    with pytest.raises(PermissionError):
-        run_command(_raising(PermissionError(errno.EACCES, "Permission denied", "x")))
+    with pytest.raises(OSError, match="Input/output error"):
+        run_command(_raising(OSError(errno.EIO, "Input/output error", "x")))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_what_may_not_be_read_or_written_is_a_line_that_names_it(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(_raising(OSError(number, "not allowed", "data/x"))) == 2
+    message = f"error: [Errno {number}] not allowed: 'data/x'; allow it, or name another file or folder\n"
+    assert capsys.readouterr().err == message
 
 
 def test_a_failed_stage_hands_on_its_exit_code() -> None:
