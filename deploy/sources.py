@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from lstfe.data.footage import list_pictures
 from lstfe.data.video import read_video, upright_rgb, video_frame_rate
 from lstfe.errors import UserError
 from lstfe.types import ByteArray
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 # Where neither the container nor the camera gives a rate.
 DEFAULT_FRAME_RATE = 25.0
 # A stream that neither opens nor sends a packet for so long is given up, in seconds.
@@ -56,6 +56,10 @@ def open_source(
     `progress`. Raises SourceError (or the reader's VideoError) with one line.
     """
     text, path = str(source), Path(source if isinstance(source, Path) else str(source))
+    if not text.strip():
+        raise SourceError(
+            "the source is empty; expected a video, a folder of pictures, a camera or an address"
+        )
     if "://" in text:
         opened = _stream(text)
     elif path.is_dir():
@@ -88,19 +92,8 @@ def _video_file(path: Path, max_frames: int | None, *, progress: bool) -> FrameS
 
 
 def _picture_folder(folder: Path) -> FrameSource:
-    paths = sorted(
-        (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES), key=_natural_order
-    )
-    if not paths:
-        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise SourceError(f"{folder}: no frames in it, expected pictures ({suffixes})")
+    paths = list_pictures(folder)
     return FrameSource(folder.resolve().name, len(paths), DEFAULT_FRAME_RATE, lambda: _read_pictures(paths))
-
-
-def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
-    """Sort key in which frame_10 follows frame_9."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part.casefold()) for part in parts if part]
 
 
 def _read_pictures(paths: list[Path]) -> Iterator[ByteArray]:
@@ -125,9 +118,14 @@ def _camera(number: int) -> FrameSource:
 
 
 def _stream(url: str) -> FrameSource:
-    parts = urlsplit(url)
     # The address may carry a password, which must reach neither messages nor files.
-    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    try:
+        parts = urlsplit(url)
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    except ValueError:
+        raise SourceError(
+            f"{url.partition('://')[0]}://...: not an address, expected one like rtsp://HOST/PATH"
+        ) from None
     return _live(url, shown, options={"rtsp_transport": "tcp"} if parts.scheme == "rtsp" else {})
 
 

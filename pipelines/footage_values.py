@@ -13,8 +13,8 @@ import numpy as np
 import simplejpeg
 
 from deploy.bundle import Bundle
-from deploy.sources import PICTURE_SUFFIXES, open_source
-from lstfe.data.footage import VIDEO_SUFFIXES
+from deploy.sources import open_source
+from lstfe.data.footage import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from lstfe.data.prepared import load_split, split_path
 from lstfe.evaluation.records import load_detections
 from lstfe.params import load_config

@@ -21,7 +21,7 @@ def write_picture(path: Path, value: int, size: tuple[int, int] = (48, 32), mode
 
 def test_an_empty_folder_has_no_frames(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(SourceError, match=r"no frames in it, expected pictures \(.bmp, .jpeg"):
+    with pytest.raises(UserError, match=r"no pictures in it, expected one a frame \(.jpg, .jpeg"):
         open_source(tmp_path)
 
 
@@ -77,6 +77,21 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\x00" * 5000)
     with pytest.raises(UserError, match=r"broken.mp4"):
         open_source(path)
+
+
+def test_a_folder_s_pictures_are_those_that_the_data_sets_take(tmp_path: Path) -> None:
+    for name in ("1²3.jpg", "b.png"):
+        write_picture(tmp_path / name, 9)
+    (tmp_path / "._b.jpg").write_bytes(b"left by a file manager")
+    assert open_source(tmp_path).num_frames == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"), [("", "the source is empty"), ("http://[bad", r"http://\.\.\.: not an address")]
+)
+def test_what_names_nothing_is_refused(source: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(source)
 
 
 @pytest.mark.parametrize("source", [97, "97", "/dev/video97"])
