@@ -122,11 +122,19 @@ def _clip_memory(config: Config, annotations: VideoAnnotations, *, num_clips: in
     if not sys.platform.startswith("linux"):
         return None
     num_frames = 1 + config.sampling.num_short_term + config.sampling.num_candidates
-    return ClipMemory(
-        num_workers=config.train.num_workers,
-        slots_per_worker=(PREFETCH_BATCHES + _HELD_BATCHES) * num_clips,
-        slot_bytes=num_frames * max(video.height * video.width * 3 for video in annotations.videos),
-    )
+    slot_bytes = num_frames * max(video.height * video.width * 3 for video in annotations.videos)
+    slots_per_worker = (PREFETCH_BATCHES + _HELD_BATCHES) * num_clips
+    try:
+        return ClipMemory(
+            num_workers=config.train.num_workers, slots_per_worker=slots_per_worker, slot_bytes=slot_bytes
+        )
+    except (OSError, OverflowError):
+        size = config.train.num_workers * slots_per_worker * slot_bytes / 2**30
+        raise ConfigError(
+            f"train.batch_size {config.train.batch_size} needs {size:.0f} GiB for the clips that "
+            f"{config.train.num_workers} workers (train.num_workers) decode ahead, which this machine does not "
+            "give; choose a smaller one"
+        ) from None
 
 
 def _decoded_ahead(

@@ -17,6 +17,11 @@ def split_path(prepared_dir: Path, split: str) -> Path:
 def load_split(prepared_dir: Path, split: str) -> tuple[VideoAnnotations, FrameStore]:
     """Open a split; AnnotationError where it is missing (names the splits there are) or lists no frame."""
     path = split_path(prepared_dir, split)
+    if not prepared_dir.is_dir():
+        raise AnnotationError(
+            f"{prepared_dir}: no such prepared data set; `dvc repro prepare` makes it of data/raw/{prepared_dir.name} "
+            f"where params.yaml says data.name: {prepared_dir.name}"
+        )
     if not path.is_file():
         present = sorted(file.stem for file in path.parent.glob("*.json"))
         raise AnnotationError(

@@ -60,6 +60,12 @@ def test_a_resumed_loader_goes_on_where_the_first_would_have(tiny_prepared: Path
     assert list(_batches(CONFIG, tiny_prepared, start_iteration=6)) == []
 
 
+@pytest.mark.parametrize("batch_size", [10**9, 10**15])
+def test_a_batch_too_large_for_the_memory_is_named(tiny_prepared: Path, batch_size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"train\.batch_size {batch_size} needs \d+ GiB for the clips"):
+        _batches(_with(iterations=1, batch_size=batch_size, num_workers=1), tiny_prepared)
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_share_each_batch_in_order(tiny_prepared: Path, world_size: int) -> None:
     whole = list(_batches(CONFIG, tiny_prepared))

@@ -15,6 +15,13 @@ def test_a_folder_without_any_split_is_named(tmp_path: Path) -> None:
         load_split(tmp_path, "train")
 
 
+def test_a_data_set_that_is_not_prepared_says_how(tmp_path: Path) -> None:
+    with pytest.raises(
+        AnnotationError, match=r"mine: no such prepared data set; `dvc repro prepare` makes it of"
+    ):
+        load_split(tmp_path / "mine", "train")
+
+
 def test_a_missing_split_is_named_with_those_there_are(tiny_prepared: Path, tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     for split in ("val", "test"):
