@@ -39,6 +39,17 @@ def main() -> None:
     run_command(app)
 
 
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Say the version, and end.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"lstfe {installed('lstfe')}")
+        raise typer.Exit
+
+
 @app.command()
 def demo() -> None:
     """Bring every stage up to date, detect on a test video, and say where to look."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_outside_of_a_project_a_command_says_where_to_go(tmp_path: Path, command
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "run the command in the project's folder" in result.stderr
+
+
+def test_the_version_is_said() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+
+    assert (result.exit_code, result.output) == (0, f"lstfe {version('lstfe')}\n")
 
 
 def test_an_unknown_command_exits_with_2(tmp_path: Path) -> None:
