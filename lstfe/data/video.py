@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +18,8 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from lstfe.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
 
 Frame = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -121,7 +125,7 @@ class VideoWriter:
 
 def decode_video(path: Path | str, *, options: dict[str, str] | None = None) -> Iterator[av.VideoFrame]:
     """Yield the frames of a video as decoded, with FFmpeg's `options`; VideoError unless it decodes to its end."""
-    num_frames = 0
+    num_frames, num_damaged = 0, 0
     try:
         with _open(path, options) as container:
             stream = _video_stream(container, path)
@@ -129,13 +133,28 @@ def decode_video(path: Path | str, *, options: dict[str, str] | None = None) -> 
             for frame in container.decode(stream):
                 yield frame
                 num_frames += 1
+                num_damaged += frame.is_corrupt
             announced = stream.frames
+    except PermissionError as error:
+        raise VideoError(f"{path}: cannot be read ({_reason(error)}), expected a file that may be") from None
     except (av.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be decoded past frame {num_frames} ({_reason(error)}), "
             "expected a whole video; replace the file"
         ) from None
     _check_length(path, num_frames, announced)
+    if num_damaged:
+        _warn_of_damage(str(path), num_damaged, num_frames)
+
+
+@lru_cache(maxsize=64)  # said once, though a video is read more than once
+def _warn_of_damage(path: str, num_damaged: int, num_frames: int) -> None:
+    _LOGGER.warning(
+        "%s: damaged, at least %d of %d frames were patched up by the decoder; look at it, or replace the file",
+        path,
+        num_damaged,
+        num_frames,
+    )
 
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:

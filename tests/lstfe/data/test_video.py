@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from lstfe.data.video import (
     VideoInfo,
     VideoWriter,
     _check_length,
+    decode_video,
     probe_video,
     read_video,
 )
@@ -70,6 +73,36 @@ def test_a_video_damaged_in_the_middle_is_named_with_the_frame(tmp_path: Path) -
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"whole\.mp4: cannot be decoded past frame \d+"):
         list(read_video(path))
+
+
+def test_a_video_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = _noisy_video(tmp_path / "noread.mp4")
+    monkeypatch.setattr("lstfe.data.video.av.open", refuse)
+    with pytest.raises(
+        VideoError, match=r"noread\.mp4: cannot be read \(Permission denied\), expected a file"
+    ):
+        list(read_video(path))
+
+
+def test_frames_that_the_decoder_patched_up_are_counted_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Container:
+        streams = SimpleNamespace(video=[SimpleNamespace(frames=3)])
+
+        def decode(self, stream: object) -> list[SimpleNamespace]:
+            return [SimpleNamespace(is_corrupt=is_corrupt) for is_corrupt in (False, True, True)]
+
+    monkeypatch.setattr("lstfe.data.video._open", lambda *_: nullcontext(Container()))
+    for _ in range(2):
+        assert len(list(decode_video("scratched.mp4"))) == 3
+    (record,) = caplog.records
+    assert record.message.startswith("scratched.mp4: damaged, at least 2 of 3 frames were patched up")
 
 
 def test_frames_come_back_in_order_and_nearly_as_written(tmp_path: Path) -> None:
