@@ -1,4 +1,6 @@
-"""A prepared data set of two short videos, in which a bright object moves over a dark ground."""
+"""What these tests share: a prepared data set of two short videos, in which a bright object moves over a dark ground,
+scenes made by hand and at random, and a slow IoU.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,11 @@ from lstfe.evaluation.records import DetectionRecord
 
 HEIGHT, WIDTH = 64, 96
 NUM_FRAMES = {"left": 5, "right": 9}
+
+Scene = tuple[VideoAnnotations, list[DetectionRecord]]
+Box = tuple[float, float, float, float]
+OBJECT: Box = (100.0, 100.0, 20.0, 20.0)
+FAR: Box = (10.0, 10.0, 20.0, 20.0)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +90,28 @@ def _annotations() -> VideoAnnotations:
     return VideoAnnotations(videos, images, objects, [CategoryEntry(1, "drone")])
 
 
-Scene = tuple[VideoAnnotations, list[DetectionRecord]]
+def one_frame(objects: list[tuple[str, Box]], detections: list[tuple[str, Box, float]]) -> Scene:
+    """A frame of drones and birds."""
+    names = ["drone", "bird"]
+    entries = [
+        AnnotationEntry(i, 1, 1, 1 + names.index(name), box, box[2] * box[3], 0, i)
+        for i, (name, box) in enumerate(objects, start=1)
+    ]
+    categories = [CategoryEntry(i, name) for i, name in enumerate(names, start=1)]
+    annotations = VideoAnnotations(
+        [VideoEntry(1, "v", "v.mp4", 300, 200, 1)], [ImageEntry(1, 1, 0, 300, 200)], entries, categories
+    )
+    return annotations, [DetectionRecord("v", 0, box, value, name) for name, box, value in detections]
+
+
+def slow_iou(a: Box, b: Box, *, more: float = 0.0) -> float:
+    """IoU of two boxes whose sides are `more` pixels longer than they say."""
+    width = min(a[0] + a[2], b[0] + b[2]) + more - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) + more - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] + more) * (a[3] + more) + (b[2] + more) * (b[3] + more) - common)
 
 
 @pytest.fixture(scope="session")

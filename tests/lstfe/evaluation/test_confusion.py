@@ -8,28 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from lstfe.data.coco_video import AnnotationEntry, CategoryEntry, ImageEntry, VideoAnnotations, VideoEntry
 from lstfe.evaluation.confusion import confusion_matrix, write_confusion
-from lstfe.evaluation.records import DetectionRecord, scored_frames
+from lstfe.evaluation.records import scored_frames
 
-Scene = tuple[VideoAnnotations, list[DetectionRecord]]
-Box = tuple[float, float, float, float]
-OBJECT: Box = (100.0, 100.0, 20.0, 20.0)
-FAR: Box = (10.0, 10.0, 20.0, 20.0)
-
-
-def one_frame(objects: list[tuple[str, Box]], detections: list[tuple[str, Box, float]]) -> Scene:
-    """A frame of drones and birds."""
-    names = ["drone", "bird"]
-    entries = [
-        AnnotationEntry(i, 1, 1, 1 + names.index(name), box, box[2] * box[3], 0, i)
-        for i, (name, box) in enumerate(objects, start=1)
-    ]
-    categories = [CategoryEntry(i, name) for i, name in enumerate(names, start=1)]
-    annotations = VideoAnnotations(
-        [VideoEntry(1, "v", "v.mp4", 300, 200, 1)], [ImageEntry(1, 1, 0, 300, 200)], entries, categories
-    )
-    return annotations, [DetectionRecord("v", 0, box, value, name) for name, box, value in detections]
+from .conftest import FAR, OBJECT, one_frame
 
 
 def test_without_anything_the_confusion_matrix_is_empty() -> None:

@@ -9,30 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstfe.data.coco_video import AnnotationEntry, CategoryEntry, ImageEntry, VideoAnnotations, VideoEntry
 from lstfe.evaluation.errors import DETECTION_KINDS, KINDS, break_down, judge
 from lstfe.evaluation.protocols import score
-from lstfe.evaluation.records import DetectionRecord, scored_frames
+from lstfe.evaluation.records import scored_frames
 
-Scene = tuple[VideoAnnotations, list[DetectionRecord]]
-Box = tuple[float, float, float, float]
-OBJECT: Box = (100.0, 100.0, 20.0, 20.0)
+from .conftest import FAR, OBJECT, Box, Scene, one_frame, slow_iou
+
 NEAR: Box = (110.0, 100.0, 20.0, 20.0)  # IoU 1/3
-FAR: Box = (10.0, 10.0, 20.0, 20.0)
-
-
-def one_frame(objects: list[tuple[str, Box]], detections: list[tuple[str, Box, float]]) -> Scene:
-    """A frame of drones and birds."""
-    names = ["drone", "bird"]
-    entries = [
-        AnnotationEntry(i, 1, 1, 1 + names.index(name), box, box[2] * box[3], 0, i)
-        for i, (name, box) in enumerate(objects, start=1)
-    ]
-    categories = [CategoryEntry(i, name) for i, name in enumerate(names, start=1)]
-    annotations = VideoAnnotations(
-        [VideoEntry(1, "v", "v.mp4", 300, 200, 1)], [ImageEntry(1, 1, 0, 300, 200)], entries, categories
-    )
-    return annotations, [DetectionRecord("v", 0, box, value, name) for name, box, value in detections]
 
 
 def counts(scene: Scene) -> dict[str, int]:
@@ -40,14 +23,6 @@ def counts(scene: Scene) -> dict[str, int]:
 
 
 # -------------------------------------------------------------------------------------- slow reference
-
-
-def slow_iou(a: Box, b: Box) -> float:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
 
 
 def slow_frames(scene: Scene) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
