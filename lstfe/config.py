@@ -552,7 +552,10 @@ class EvaluateConfig:
     __pydantic_config__ = _STRICT
 
     split: Literal["train", "val", "test"] = "test"
-    protocols: tuple[Literal["coco", "voc07", "mega_vid", "ilsvrc"], ...] = ("coco", "voc07")
+    protocols: tuple[Literal["coco", "voc07", "voc07_inclusive", "mega_vid", "ilsvrc"], ...] = (
+        "coco",
+        "voc07",
+    )
     """Presets that the detections are scored by; docs/evaluation.md."""
     frame_stride: int = 1
     """Score every n-th frame of each video (every frame is still streamed through the detector)."""

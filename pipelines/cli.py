@@ -183,7 +183,8 @@ def score(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="coco, voc07, mega_vid, ilsvrc or all; may be given more than once. All unless given."
+            help="coco, voc07, voc07_inclusive, mega_vid, ilsvrc or all; may be given more than once. "
+            "All unless given."
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,

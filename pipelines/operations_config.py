@@ -26,7 +26,7 @@ class GateConfig:
 
     __pydantic_config__ = _STRICT
 
-    protocol: Literal["coco", "voc07", "mega_vid"] = "coco"
+    protocol: Literal["coco", "voc07", "voc07_inclusive", "mega_vid"] = "coco"
     """Preset that AP50, its classes and its size bins are measured by; docs/evaluation.md."""
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of AP50's difference to the champion, paired over videos, must lie above it."""

@@ -1,11 +1,12 @@
 """The evaluation protocols there are: which matches count and what is averaged. Every figure carries its protocol.
 
-| preset     | a detection takes                  | IoU and its threshold          | average precision  | source       |
-|------------|------------------------------------|--------------------------------|--------------------|--------------|
-| `coco`     | the best ground truth still free   | plain, 0.50:0.05:0.95          | 101 points         | pycocotools  |
-| `voc07`    | the best ground truth, or none     | plain, 0.5                     | 11 points          | VOC devkit   |
-| `mega_vid` | the best ground truth still free   | of x2 - x1 + 2 px, 0.5         | area under curve   | MEGA         |
-| `ilsvrc`   | the best one free and near enough  | plain, min(0.5, 10 px around)  | area under curve   | ILSVRC VID   |
+| preset            | a detection takes                 | IoU and its threshold      | average precision | source      |
+|-------------------|-----------------------------------|----------------------------|-------------------|-------------|
+| `coco`            | the best ground truth still free  | plain, 0.50:0.05:0.95      | 101 points        | pycocotools |
+| `voc07`           | the best ground truth, or none    | plain, 0.5                 | 11 points         | VOC devkit  |
+| `voc07_inclusive` | the best ground truth, or none    | of x2 - x1 + 1 px, 0.5     | 11 points         | VOC devkit  |
+| `mega_vid`        | the best ground truth still free  | of x2 - x1 + 2 px, 0.5     | area under curve  | MEGA        |
+| `ilsvrc`          | the best one free and near enough | plain, 0.5 or 10 px around | area under curve  | ILSVRC VID  |
 
 Plain means boxes as they are imported, no +1. Where the import has added 1 px (`corner_pixels_inside`), larger boxes
 grow by 1 px less. Labels without ground truth take no part in a mean.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -130,6 +131,10 @@ VOC07 = Protocol(
     class_figures=("AP50",),
 )
 
+# The devkit's +1 completes corners that belong to the box. On exclusive ones, which have their last pixel already, it
+# makes boxes 1 px too large: as published figures do that run the devkit's code on such data.
+VOC07_INCLUSIVE = replace(VOC07, rule=replace(VOC07.rule, grow_px=1.0))
+
 MEGA_VID = Protocol(
     rule=MatchRule(
         thresholds=(0.5,),
@@ -169,7 +174,13 @@ ILSVRC = Protocol(
     recall_epsilon=1e-8,
 )
 
-PROTOCOLS: dict[str, Protocol] = {"coco": COCO, "voc07": VOC07, "mega_vid": MEGA_VID, "ilsvrc": ILSVRC}
+PROTOCOLS: dict[str, Protocol] = {
+    "coco": COCO,
+    "voc07": VOC07,
+    "voc07_inclusive": VOC07_INCLUSIVE,
+    "mega_vid": MEGA_VID,
+    "ilsvrc": ILSVRC,
+}
 
 
 def find_protocol(name: str) -> Protocol:

@@ -67,7 +67,7 @@ def test_both_detectors_are_compared_on_the_same_videos_with_an_interval(
     assert by_size["APs"].difference > 0.3  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("protocol", ["voc07", "mega_vid"])
+@pytest.mark.parametrize("protocol", ["voc07", "voc07_inclusive", "mega_vid"])
 def test_protocols_without_size_bins_have_none_to_fall(
     tiny_prepared: Path, detections: dict[str, Path], protocol: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -22,7 +23,8 @@ from lstfe.evaluation.presets import PROTOCOLS
 from lstfe.evaluation.protocols import flatten_scores, score
 from lstfe.evaluation.records import DetectionRecord
 
-Box = tuple[float, float, float, float]
+from .conftest import Box, slow_iou
+
 NAMES = ("drone", "bird", "plane")
 
 
@@ -101,16 +103,13 @@ def _index(annotations: VideoAnnotations, rows: list[dict[str, Any]]) -> CocoInd
     return index
 
 
-def slow_iou(a: Box, b: Box) -> float:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
+def slow_voc07(
+    annotations: VideoAnnotations, records: list[DetectionRecord], *, more: float = 0.0
+) -> float | None:
+    """PASCAL VOC 2007: each detection looks at the ground truth it overlaps most; 11 recall points.
 
-
-def slow_voc07(annotations: VideoAnnotations, records: list[DetectionRecord]) -> float | None:
-    """PASCAL VOC 2007: each detection looks at the ground truth it overlaps most; 11 recall points."""
+    Sides are `more` pixels longer than they say, 1 in the devkit.
+    """
     names = {video.id: video.name for video in annotations.videos}
     frames = {image.id: (names[image.video_id], image.frame_id) for image in annotations.images}
     order = {frame: place for place, frame in enumerate(frames.values())}
@@ -130,7 +129,7 @@ def slow_voc07(annotations: VideoAnnotations, records: list[DetectionRecord]) ->
         for record in mine:
             best, best_iou = None, 0.0
             for truth in truths[record.video, record.frame_id]:
-                overlap = slow_iou(record.bbox, truth[0])
+                overlap = slow_iou(record.bbox, truth[0], more=more)
                 if overlap > best_iou:
                     best, best_iou = truth, overlap
             if best is not None and best_iou >= 0.5:
@@ -195,6 +194,17 @@ def test_voc07_equals_a_slow_loop(objects: Any, found: Any, copies: Any) -> None
     assert score(annotations, records, ["voc07"])["voc07"]["AP50"] == pytest.approx(
         slow_voc07(annotations, records), abs=1e-9
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(_objects, _found, _copies)
+def test_voc07_inclusive_adds_the_pixel_of_the_devkit_once(objects: Any, found: Any, copies: Any) -> None:
+    annotations, records = make_annotations(objects, num_classes=3), _with_copies(objects, found, copies)
+    for inside, more in ((False, 1.0), (True, 0.0)):
+        of_this = dataclasses.replace(annotations, corner_pixels_inside=inside)
+        assert score(of_this, records, ["voc07_inclusive"])["voc07_inclusive"]["AP50"] == pytest.approx(
+            slow_voc07(of_this, records, more=more), abs=1e-9
+        )
 
 
 # ------------------------------------------------------------------------------------------- the edges

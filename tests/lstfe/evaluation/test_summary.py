@@ -17,6 +17,7 @@ FIGURES = {
     "coco": "AP AP50 AP75 APs APm APl AP_tiny AP_small16_32 AP_slow AP_medium AP_fast "
     "AR1 AR10 AR100 ARs ARm ARl",
     "voc07": "AP50",
+    "voc07_inclusive": "AP50",
     "mega_vid": "AP50 AP50_slow AP50_medium AP50_fast",
     "ilsvrc": "AP",
 }
