@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from lstfe.transfer import constant
+
 # exp(log(1000/16)): a box may grow at most 62.5 times in one regression, which keeps exp() finite.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 
@@ -50,22 +52,20 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
     """
     x, y, width, height = centers_and_sizes(anchors)
     box_x, box_y, box_width, box_height = centers_and_sizes(boxes)
-    deltas = torch.stack(
-        (
-            (box_x - x) / width,
-            (box_y - y) / height,
-            torch.log(box_width / width),
-            torch.log(box_height / height),
-        ),
-        dim=-1,
+    deltas = (
+        (box_x - x) / width,
+        (box_y - y) / height,
+        torch.log(box_width / width),
+        torch.log(box_height / height),
     )
-    return deltas * deltas.new_tensor(weights)
+    return torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)], dim=-1)
 
 
 def decode(box_deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
     """Apply box deltas to anchors, the inverse of `encode`: (..., 4), (..., 4) -> (..., 4)."""
     x, y, width, height = centers_and_sizes(anchors)
-    dx, dy, log_width, log_height = (box_deltas / box_deltas.new_tensor(weights)).unbind(-1)
+    # One division by a tensor: CUDA divides by a plain number as it multiplies by its reciprocal, which rounds twice.
+    dx, dy, log_width, log_height = (box_deltas / constant(weights, box_deltas)).unbind(-1)
     center_x, center_y = x + dx * width, y + dy * height
     half_width = width * log_width.clamp(max=MAX_LOG_SCALE).exp() / 2
     half_height = height * log_height.clamp(max=MAX_LOG_SCALE).exp() / 2

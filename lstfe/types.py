@@ -59,8 +59,9 @@ class Clip:
     """Why clips could not be read whose place this one takes; empty as a rule."""
 
     def pin_memory(self) -> Clip:
-        """Return the clip with its frames where a GPU can fetch them by itself; PyTorch's loader calls this."""
-        return dataclasses.replace(self, frames=self.frames.pin_memory())
+        """Return the clip with its tensors where a GPU can fetch them by itself; PyTorch's loader calls this."""
+        targets = Targets(self.targets.boxes.pin_memory(), self.targets.labels.pin_memory())
+        return dataclasses.replace(self, frames=self.frames.pin_memory(), targets=targets)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,8 @@ _INDEXING = (
 )
 """Take indices of the CPU for a tensor of the GPU, but not the other way round."""
 _TRANSFERS = (_aten.copy_.default, _aten._to_copy.default)
+_Shape = tuple[int, ...]
+_blocking: list[_Shape] = []
 
 
 class MixedDevices(RuntimeError):
@@ -94,6 +96,7 @@ class _Dispatch(TorchDispatchMode):
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     _refuse_mixed(func, tensors)
+    _note_blocking(func, args, kwargs)
     wanted = kwargs.get("device")
     if func is _aten.copy_.default:
         is_on_gpu = isinstance(args[0], PretendTensor)
@@ -131,6 +134,27 @@ def _refuse_mixed(func: Any, tensors: list[Tensor]) -> None:
     )
 
 
+def _note_blocking(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if func is _aten.copy_.default:
+        target, source, *rest = args
+        is_awaited = not (rest[0] if rest else kwargs.get("non_blocking"))
+        goes_there = isinstance(target, PretendTensor)
+    elif func is _aten._to_copy.default:
+        source, is_awaited = args[0], not kwargs.get("non_blocking")
+        goes_there = torch.device(kwargs.get("device") or "cpu").type == "cuda"
+    else:
+        return
+    if goes_there and is_awaited and not isinstance(source, PretendTensor):
+        _blocking.append(tuple(source.shape))
+
+
+@contextmanager
+def blocking_copies() -> Iterator[list[_Shape]]:
+    """Yield the shapes of what the block copies to the pretended GPU while the host waits, as they come."""
+    _blocking.clear()
+    yield _blocking
+
+
 @contextmanager
 def pretend_gpu() -> Iterator[torch.device]:
     """Yield cuda:0, real or not, on which the block may run."""
@@ -141,6 +165,7 @@ def pretend_gpu() -> Iterator[torch.device]:
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
+        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         torch._C._set_only_lift_cpu_tensors(True)
         try:

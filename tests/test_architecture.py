@@ -4,7 +4,8 @@
 4  deploy/   lstfe/evaluation/
 3  lstfe/training/   lstfe/stream.py
 2  lstfe/model/   lstfe/data/   lstfe/visualize.py
-1  boxes.py   config.py   errors.py   image_size.py   params.py   types.py   web_page.py   whole_files.py   window.py
+1  boxes.py   config.py   errors.py   image_size.py   params.py   transfer.py   types.py   web_page.py
+   whole_files.py   window.py
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FLOORS = {
     "lstfe.errors": 1,
     "lstfe.image_size": 1,
     "lstfe.params": 1,
+    "lstfe.transfer": 1,
     "lstfe.types": 1,
     "lstfe.web_page": 1,
     "lstfe.whole_files": 1,

@@ -19,7 +19,7 @@ from lstfe.training import step
 from lstfe.training.distributed import World
 from lstfe.types import Clip, Targets
 
-from .pretend_gpu import MixedDevices, constant_gradients, pretend_gpu
+from .pretend_gpu import MixedDevices, blocking_copies, constant_gradients, pretend_gpu
 
 FRAMES = [np.random.default_rng(seed).integers(0, 256, (48, 72, 3), np.uint8) for seed in range(7)]
 
@@ -53,6 +53,18 @@ def test_numbers_indices_and_copies_cross_over(gpu: torch.device) -> None:
     assert (float(there.sum()), bool((there > 2).any())) == (6.0, True)
     there.copy_(torch.zeros(4))
     assert there.tolist() == [0.0] * 4
+
+
+def test_copies_that_the_host_waits_for_are_seen(gpu: torch.device) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a real GPU is not looked into")
+    with blocking_copies() as awaited:
+        there = torch.zeros(2).to(gpu)
+        there.copy_(torch.zeros(3, 2)[0])
+        there.new_tensor([1.0])
+        torch.zeros(4).pin_memory().to(gpu, non_blocking=True)
+        torch.zeros_like(there) + 1.0
+    assert awaited == [(2,), (2,), (1,)]
 
 
 # ----------------------------------------------------------------------------------------------------- the code
@@ -104,6 +116,24 @@ def test_updates_have_the_same_losses_on_a_gpu(
     with pretend_gpu() as device:
         found = losses(config, device, monkeypatch)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_update_waits_for_no_copy_to_the_gpu(
+    tiny: Callable[..., ModelConfig], gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a real GPU is not looked into")
+    train = TrainConfig(batch_size=2, lr_batch_size=2, amp="off", colour_jitter=0.2, max_gradient_norm=5.0)
+    config = resolve_method(Config(model=tiny(), train=train))
+    monkeypatch.setattr(step, "peak_flops", lambda device: None)
+    monkeypatch.setattr(World, "device", gpu)
+    model = LSTFENet(config.model, num_classes=3, pretrained=False).to(gpu)
+    stepper = step.Stepper(model, config, World(), micro_batch=None)
+    monkeypatch.setattr(Tensor, "backward", constant_gradients(list(model.parameters())))
+    clips = [replace(clip(seed), flip=seed == 1) for seed in range(2)]
+    with blocking_copies() as awaited:
+        stepper.step(clips, range(2), 0)
+    assert awaited == []
 
 
 def losses(config: Config, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Sequence[float]:

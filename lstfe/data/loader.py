@@ -90,7 +90,7 @@ class _SharedClip:
         return self.record.with_frames(_MEMORIES[self.memory_id].borrow(self.slot, self.shape))
 
     def pin_memory(self) -> Clip:
-        """Return the clip with its frames copied to where a GPU can fetch them by itself."""
+        """Return the clip with its tensors copied to where a GPU can fetch them by itself."""
         return self.open().pin_memory()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from lstfe.config import ModelConfig
 from lstfe.image_size import PAD_MULTIPLE, model_input_size
+from lstfe.transfer import constant, to_device
 from lstfe.types import Clip, ClipBatch, Targets
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -21,9 +23,17 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 def to_model_input(frames: Tensor, config: ModelConfig) -> Tensor:
     """Resize and normalise: (T, 3, H, W) uint8 RGB -> (T, 3, h, w) float32, channels last in memory."""
     images = _resized(frames, model_input_size((frames.shape[-2], frames.shape[-1]), config))
-    pixels, mean, std = _by_channel(images, IMAGE_MEAN, IMAGE_STD)
-    pixels.sub_(mean * 255).div_(std * 255)
+    pixels, mean, std = _by_channel(images, *_pixel_statistics(images.device))
+    pixels.sub_(mean).div_(std)
     return images
+
+
+@cache
+def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of pixels in 0..255, (3,) each, which stay on the device."""
+    with torch.inference_mode(mode=False):  # they outlive the caller's mode
+        mean, std = (to_device(torch.tensor(numbers), device) for numbers in (IMAGE_MEAN, IMAGE_STD))
+        return mean * 255, std * 255
 
 
 def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -40,9 +50,8 @@ def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(images, size=size, mode="bilinear")
 
 
-def _by_channel(images: Tensor, *values: Sequence[float] | Tensor) -> tuple[Tensor, ...]:
-    """Return a view of (T, 3, h, w) and what broadcasts over it of each `values`, one number a channel."""
-    numbers = [torch.as_tensor(value, dtype=images.dtype).to(images.device) for value in values]
+def _by_channel(images: Tensor, *numbers: Tensor) -> tuple[Tensor, ...]:
+    """Return a view of (T, 3, h, w) and what broadcasts over it of each `numbers`, (3,) on the same device."""
     if not images.is_contiguous(memory_format=torch.channels_last):
         return images, *(number.view(3, 1, 1) for number in numbers)
     # On the CPU, elementwise work is ten times faster along rows of all channels than over a last axis of three.
@@ -78,7 +87,8 @@ def jitter_colours(batch: ClipBatch, strength: float) -> None:
         generator = torch.Generator().manual_seed(seed)
         draws = (2 * torch.rand(7, generator=generator) - 1) * strength
         # Padding takes part, which is as good as any other constant border.
-        pixels, scale, shift = _by_channel(images, (1 + draws[0]) * (1 + draws[1:4]), draws[4:])
+        changes = torch.stack(((1 + draws[0]) * (1 + draws[1:4]), draws[4:]))
+        pixels, scale, shift = _by_channel(images, *to_device(changes, images.device))
         pixels.mul_(scale).add_(shift)
 
 
@@ -98,8 +108,8 @@ def pad_to_one_size(images: Sequence[Tensor]) -> Tensor:
 def flip_clip(clip: Clip) -> Clip:
     """Mirror all frames and the targets of a clip left to right."""
     width = clip.frames.shape[-1]
-    boxes = clip.targets.boxes.clone()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    x1, y1, x2, y2 = clip.targets.boxes.unbind(1)
+    boxes = torch.stack((width - x2, y1, width - x1, y2), dim=1)
     return replace(
         clip, frames=clip.frames.flip(-1), targets=Targets(boxes, clip.targets.labels), flip=not clip.flip
     )
@@ -107,11 +117,11 @@ def flip_clip(clip: Clip) -> Clip:
 
 def _on_device(clip: Clip, device: torch.device | str) -> Clip:
     frames = clip.frames.to(device, non_blocking=True)
-    targets = Targets(clip.targets.boxes.to(device), clip.targets.labels.to(device))
+    targets = Targets(to_device(clip.targets.boxes, device), to_device(clip.targets.labels, device))
     clip = replace(clip, frames=frames, targets=targets)
     return flip_clip(clip) if clip.flip else clip
 
 
 def _resize_targets(targets: Targets, original: tuple[int, int], size: tuple[int, int]) -> Targets:
-    scale = targets.boxes.new_tensor((size[1] / original[1], size[0] / original[0])).repeat(2)
+    scale = constant((size[1] / original[1], size[0] / original[0]) * 2, targets.boxes)
     return Targets(targets.boxes * scale, targets.labels)

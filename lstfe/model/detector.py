@@ -21,6 +21,7 @@ from lstfe.model.pixel_aggregation import PixelAggregation
 from lstfe.model.proposals import ProposalNetwork
 from lstfe.model.relation import FeatureAggregation, RelatedProposals
 from lstfe.model.selection import describe_frame, select_frames
+from lstfe.transfer import to_device
 from lstfe.types import ClipBatch, Detections, Proposals
 
 
@@ -78,9 +79,9 @@ class LSTFENet(nn.Module):
         """
         layout = batch.layout
         features = self.extract_clips(batch)
-        short_term_frames = features[:, list(layout.relation)]
-        enhanced = self.enhance(features[:, 0], features[:, list(layout.alignment)])
-        long_term_frames = self.select_features(features[:, 0], features[:, list(layout.candidates)])
+        short_term_frames = _frames_at(layout.relation, features)
+        enhanced = self.enhance(features[:, 0], _frames_at(layout.alignment, features))
+        long_term_frames = self.select_features(features[:, 0], _frames_at(layout.candidates, features))
         short_term = self.summarise(short_term_frames, batch.image_sizes)
         long_term = self.summarise(long_term_frames, batch.image_sizes)
         maps = self.describe(enhanced)
@@ -247,6 +248,15 @@ class LSTFENet(nn.Module):
         return losses | self.head.loss(
             output.class_logits, output.box_deltas, sampled, matches, batch.targets
         )
+
+
+def _frames_at(places: tuple[int, ...], features: Tensor) -> Tensor:
+    """Take the frames at some places of each clip: (B, T, C, h, w) -> (B, len(places), C, h, w)."""
+    first = places[0] if places else 0
+    if places == tuple(range(first, first + len(places))):
+        # As clips have them. Counted on the device, nothing is copied to it.
+        return features[:, torch.arange(first, first + len(places), device=features.device)]
+    return features[:, to_device(torch.tensor(places), features.device)]
 
 
 def _without_shared_casts(device: str) -> torch.autocast:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lstfe import boxes as box_geometry
+from lstfe.transfer import to_device
 
 # Special matches, beside the index of a ground truth.
 BACKGROUND = -1
@@ -52,7 +53,7 @@ def sample(
 def _draw(indices: Tensor, number: int, generator: torch.Generator | None) -> Tensor:
     # On the CPU whatever the device, so that the same seed draws the same boxes everywhere.
     order = torch.randperm(len(indices), generator=generator)[:number]
-    return indices[order.to(indices.device)]
+    return indices[to_device(order, indices.device)]
 
 
 def objectness_loss(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ class _PinningLoader(DataLoader[Any]):
         return (pin_memory(batch) for batch in super().__iter__())
 
 
-def test_the_frames_of_every_clip_are_pinned_where_there_is_a_gpu(
+def test_frames_and_targets_of_every_clip_are_pinned_where_there_is_a_gpu(
     tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = list(_batches(_with(iterations=3), tiny_prepared))
@@ -177,17 +177,24 @@ def test_the_frames_of_every_clip_are_pinned_where_there_is_a_gpu(
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(loader, "DataLoader", _PinningLoader)
     batches = list(_batches(_with(iterations=3, num_workers=1), tiny_prepared))
-    assert [clip.frames.data_ptr() for batch in batches for clip in batch] == pinned
+    tensors = [
+        tensor
+        for batch in batches
+        for clip in batch
+        for tensor in (clip.targets.boxes, clip.targets.labels, clip.frames)
+    ]
+    assert [tensor.data_ptr() for tensor in tensors] == pinned
     _assert_same(expected, batches)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_loader_processes_hand_over_pinned_frames(tiny_prepared: Path, num_workers: int) -> None:
+def test_loader_processes_hand_over_pinned_clips(tiny_prepared: Path, num_workers: int) -> None:
     alone = list(_batches(CONFIG, tiny_prepared))
     batches = list(_batches(_with(num_workers=num_workers), tiny_prepared))
     assert all(clip.frames.is_pinned() for batch in batches for clip in batch)
+    assert all(clip.targets.boxes.is_pinned() for batch in batches for clip in batch)
     _assert_same(alone, batches)
 
 
