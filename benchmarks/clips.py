@@ -1,13 +1,11 @@
-"""What the benchmarks share: real clips, a clock for busy machines, a description of the machine."""
+"""What the benchmarks share: real clips and a clock for busy machines."""
 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -64,27 +62,3 @@ def cpu_seconds(work: Callable[[], object], repeats: int = 7) -> float:
         work()
         times.append(time.process_time() - started)
     return statistics.median(times)
-
-
-def describe_machine(*libraries: str) -> str:
-    """Return one line: processor, cores, Python and library versions."""
-    versions = [f"{library} {_version(library)}" for library in libraries]
-    cores = f"{os.cpu_count()} cores, this process on {len(os.sched_getaffinity(0))}"
-    return ", ".join([_processor(), cores, f"Python {platform.python_version()}", *versions])
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    if "model name" not in fields:
-        return platform.processor() or platform.machine()
-    return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "missing"

@@ -1,7 +1,7 @@
 """What one node carries, measured; and how many nodes a fleet of cameras takes, computed from that.
 
-    python benchmarks/fleet.py measure [--bundle DIR] [--frames 60] [--output docs/benchmarks/fleet.json]
-    python benchmarks/fleet.py size docs/benchmarks/fleet.json [--cameras 10000] [--rate 5] [--cores 64] [--gib 256]
+    python -m benchmarks.fleet measure [--bundle DIR] [--frames 60] [--output docs/benchmarks/fleet.json]
+    python -m benchmarks.fleet size docs/benchmarks/fleet.json [--cameras 10000] [--rate 5] [--cores 64] [--gib 256]
 
 `measure` runs the onnx runtime on one thread over a rendered video. Times are processor seconds, so that other work on
 the machine counts little. Without --bundle it makes one of preset `tiny` with random weights: all graphs have fixed
@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.machine import describe_machine
 from lstfe.config import RenderConfig
 
 _MIB = 2**20
@@ -160,7 +160,7 @@ def measure(bundle_dir: Path, video: Path, num_frames: int) -> NodeFigures:
         records = max(records, *(len(item.detections.scores) for item in found))
     frames_in_memory = sum(frame.nbytes for frame in frames) / _MIB
     return NodeFigures(
-        machine=f"{_processor()}, Python {platform.python_version()}",
+        machine=describe_machine("onnxruntime"),
         preset=bundle.manifest.preset,
         image_size=(frames[0].shape[0], frames[0].shape[1]),
         num_frames=len(frames),
@@ -213,13 +213,6 @@ def rendered_video(folder: Path, num_frames: int) -> Path:
     )
     render_data_set(config, folder / "raw")
     return next(path for path in sorted((folder / "raw").rglob("*")) if path.suffix in (".mp4", ".avi"))
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def read_figures(path: Path) -> NodeFigures:

@@ -27,9 +27,9 @@ from benchmarks.clips import (
     cpu_seconds,
     decode_clips,
     default_videos,
-    describe_machine,
     far_and_near,
 )
+from benchmarks.machine import describe_machine
 from lstfe.data.coco_video import VideoAnnotations, load_annotations
 from lstfe.data.frames import decode_jpeg
 from lstfe.data.video import Frame

@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +116,6 @@ def describe_gpu() -> dict[str, object]:
 def _driver() -> str:
     path = Path("/proc/driver/nvidia/version")
     return path.read_text(encoding="utf-8").splitlines()[0] if path.is_file() else "unknown"
-
-
-def ceilings_as_dict(ceilings: Ceilings) -> dict[str, float | None]:
-    """Return them under their names."""
-    return asdict(ceilings)
 
 
 def write_report(path: Path, report: Mapping[str, Any], tables: Sequence[str]) -> Path:

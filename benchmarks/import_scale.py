@@ -1,6 +1,6 @@
 """How long importers take and how much memory they need on a generated tree: 1,000 videos, 200,000 frames.
 
-    python benchmarks/import_scale.py [--formats imagenet_vid,mot] [--videos 1000] [--frames 200] [--output FILE]
+    python -m benchmarks.import_scale [--formats imagenet_vid,mot] [--videos 1000] [--frames 200] [--output FILE]
 
 Each frame has one or two objects; there is no picture (`--annotations-only`). Each import runs in a process of
 its own, whose peak memory (resident set) is what counts. Writes a table in Markdown.
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import sys
 import tempfile
@@ -20,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+
+from benchmarks.machine import describe_machine
 
 Boxes = list[tuple[int, int, int, int]]
 """xyxy pixels, x2 and y2 exclusive, one a track."""
@@ -223,15 +223,6 @@ def _name(video: int) -> str:
     return f"Video_{video:04d}"
 
 
-def _hardware() -> str:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
 def main() -> None:
     """Measure, print and write the table; exit 1 where an import passes the limits."""
     parser = argparse.ArgumentParser(
@@ -256,7 +247,7 @@ def main() -> None:
         print(lines[-1], flush=True)
         if result["seconds"] > MAX_SECONDS or result["peak_bytes"] > MAX_BYTES:
             too_much.append(data_format)
-    text = "\n".join([_hardware(), "", *lines]) + "\n"
+    text = "\n".join([describe_machine(), "", *lines]) + "\n"
     if arguments.output is not None:
         arguments.output.write_text(text, encoding="utf-8")
     print(text)

@@ -29,9 +29,9 @@ from benchmarks.clips import (
     cpu_seconds,
     decode_clips,
     default_videos,
-    describe_machine,
     far_and_near,
 )
+from benchmarks.machine import describe_machine
 from benchmarks.stores import SoughtVideos
 from lstfe.config import Config, ModelConfig, PrepareConfig, SamplingConfig, TrainConfig
 from lstfe.data.coco_video import CategoryEntry, ImageEntry, VideoAnnotations, VideoEntry, save_annotations

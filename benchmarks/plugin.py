@@ -14,7 +14,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -26,7 +26,6 @@ from torch import Tensor
 from benchmarks.gpu import (
     Ceilings,
     Clock,
-    ceilings_as_dict,
     describe_gpu,
     measure_ceilings,
     no_time,
@@ -144,7 +143,7 @@ def results(bench: Bench) -> Row:
     proposal_times = list(time_proposals(bench.proposals(), sizes.maps, sizes.proposals))
     return {
         "method": MEASURED,
-        "ceilings": ceilings_as_dict(bench.ceilings),
+        "ceilings": asdict(bench.ceilings),
         "random_cases": random_errors,
         "errors": errors,
         "proposals": proposals,

@@ -1,6 +1,6 @@
 """How long scoring takes beside pycocotools and faster-coco-eval, on the same two files, and whether all agree.
 
-    python benchmarks/scoring.py [--frames 20000] [--per-frame 10] [--repeat 5] [--output FILE]
+    python -m benchmarks.scoring [--frames 20000] [--per-frame 10] [--repeat 5] [--output FILE]
 
 Ground truth (COCO-VID with tracks) and detections are made from a seed. Each tool runs in a process of its own and is
 timed in two parts: reading both files, and all its figures. The other two compute the twelve COCO figures; ours
@@ -17,8 +17,6 @@ import contextlib
 import io
 import json
 import multiprocessing
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.machine import describe_machine
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve that pycocotools summarises, in its order."""
@@ -208,17 +208,6 @@ def report(results: Mapping[str, Result]) -> tuple[str, list[str]]:
     return "\n".join(lines), faults
 
 
-def _hardware() -> str:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
-    return f"{model}, {usable} usable of {os.cpu_count()} cores, {versions}"
-
-
 def main() -> None:
     """Measure, print and write the table; exit 1 where ours is slow or differs."""
     parser = argparse.ArgumentParser(
@@ -240,7 +229,7 @@ def main() -> None:
             print(tool, {part: round(results[tool][part], 3) for part in ("reading", "scoring")}, flush=True)
     table, faults = report(results)
     size = f"{arguments.frames} frames, {number} objects, {arguments.frames * arguments.per_frame} detections"
-    text = f"{_hardware()}\n\n{size}\n\n{table}\n"
+    text = f"{describe_machine('numpy')}\n\n{size}\n\n{table}\n"
     print(text)
     if arguments.output is not None:
         arguments.output.write_text(text, encoding="utf-8")

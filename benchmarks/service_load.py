@@ -30,7 +30,7 @@ import psutil
 from PIL import Image
 from websockets.sync.client import connect
 
-from benchmarks.clips import describe_machine
+from benchmarks.machine import describe_machine
 from lstfe.data.video import VideoWriter
 from pipelines.tables import markdown_table
 

@@ -24,8 +24,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from benchmarks.clips import describe_machine
 from benchmarks.gpu import describe_gpu, write_report
+from benchmarks.machine import describe_machine
 from deploy.benchmark import moving_texture
 from deploy.bundle import Bundle, StreamDetector, write_bundle
 from deploy.export_onnx import export_graphs

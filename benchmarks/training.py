@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks.clips import describe_machine
+from benchmarks.machine import describe_machine
 from lstfe.config import BackboneConfig, Config, ModelConfig, PrepareConfig, TrainConfig
 from lstfe.data.prepare import prepare_data_set
 from lstfe.data.rendering.renderer import render_data_set
