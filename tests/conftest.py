@@ -44,6 +44,16 @@ TINY_RENDER = RenderConfig(
 
 
 @pytest.fixture(scope="session")
+def on_the_cpu() -> Iterator[None]:
+    """Bits are promised on the CPU only: machines with a GPU test the same thing."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session")
 def tiny_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A raw data set, shared, so read only: 2 train, 1 val, 1 test videos of 16 frames, 64x96 pixels."""
     destination = tmp_path_factory.mktemp("data") / "raw"

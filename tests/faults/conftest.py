@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
 from lstfe.config import Config, ModelConfig, SamplingConfig, TrainConfig
 from lstfe.params import save_config
@@ -40,11 +39,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def on_the_cpu() -> Iterator[None]:
-    """Bits are promised on the CPU only: machines with a GPU test the same thing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
+def _all_on_the_cpu(on_the_cpu: None) -> None:
+    """Let every test of this folder run there."""
 
 
 @pytest.fixture(scope="session")

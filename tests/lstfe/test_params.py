@@ -237,17 +237,17 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path, text: 
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "expected"),
     [
-        "model: 5\npresets: {a: {}}",
-        "model: {preset: a}\npresets: 5",
-        "model: {preset: a}\npresets: {a: 5}",
-        "model: [preset]\npresets: {a: {}}",
-        "data: {name: 2020-01-01}",
+        ("model: 5\npresets: {a: {}}", "model: expected keys with values, got 5 (int)"),
+        ("model: {preset: a}\npresets: 5", "presets: expected keys with values, got 5 (int)"),
+        ("model: {preset: a}\npresets: {a: 5}", "presets.a: expected keys with values, got 5 (int)"),
+        ("model: [preset]\npresets: {a: {}}", "model: expected keys with values, got ['preset'] (list)"),
+        ("data: {name: 2020-01-01}", "a value is not a plain number, text, list or section"),
     ],
 )
-def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, text: str) -> None:
-    assert refusal(tmp_path, text)
+def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert refusal(tmp_path, text).startswith(f"params.yaml: {expected}")
 
 
 def test_an_impossible_value_in_a_file_keeps_its_sentence(tmp_path: Path) -> None:

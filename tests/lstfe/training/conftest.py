@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import torch
 
 from lstfe.config import Config, ModelConfig, SamplingConfig, TrainConfig
 
 
 @pytest.fixture(autouse=True, scope="session")
-def on_the_cpu() -> Iterator[None]:
-    """Bits are promised on the CPU only: machines with a GPU test the same thing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
+def _all_on_the_cpu(on_the_cpu: None) -> None:
+    """Let every test of this folder run there."""
 
 
 @pytest.fixture(scope="session")
