@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import TensorProto, helper
 
-from lstfe.errors import UserError
+from lstfe.errors import UserError, one_line
 
 
 class GraphTypeError(UserError):
@@ -30,7 +30,7 @@ def infer_types(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelPr
                 typed, check_type=strict, strict_mode=strict, data_prop=True
             )
         except onnx.shape_inference.InferenceError as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise GraphTypeError(f"graph {model.graph.name}: types do not go together: {reason}") from None
         known = _known_types(typed)
         missing = [

@@ -10,7 +10,7 @@ import onnxruntime
 from deploy.device import Array, host_threads
 from deploy.graphs import Graph, GraphSizes, graphs_of
 from lstfe.config import Config
-from lstfe.errors import UserError
+from lstfe.errors import UserError, one_line
 
 
 class GraphError(UserError):
@@ -68,7 +68,7 @@ def _open(
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise GraphError(
             f"{path}: not a graph that ONNX Runtime {onnxruntime.__version__} runs: {reason}"
         ) from None

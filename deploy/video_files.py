@@ -15,7 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from lstfe.data.footage import VIDEO_SUFFIXES
-from lstfe.errors import UserError
+from lstfe.errors import UserError, one_line
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 """Extra of this package that brings the library of an address."""
@@ -38,7 +38,7 @@ class VideoFile:
                     return file_digest(file, "sha256").hexdigest()
             return sha256(str(files.ukey(path)).encode()).hexdigest()
         except OSError as error:
-            raise UserError(f"{self.url}: cannot be read ({_words(error)})") from None
+            raise UserError(f"{self.url}: cannot be read ({one_line(error)})") from None
 
     @contextlib.contextmanager
     def local(self) -> Iterator[Path]:
@@ -53,7 +53,7 @@ class VideoFile:
             try:
                 files.get_file(path, str(fetched))
             except OSError as error:
-                raise UserError(f"{self.url}: cannot be fetched ({_words(error)})") from None
+                raise UserError(f"{self.url}: cannot be fetched ({one_line(error)})") from None
             yield fetched
 
 
@@ -68,7 +68,7 @@ def find_videos(sources: Iterable[str]) -> list[VideoFile]:
         try:
             below, paths = _listed(files, path)
         except OSError as error:
-            raise UserError(f"{source}: cannot be listed ({_words(error)})") from None
+            raise UserError(f"{source}: cannot be listed ({one_line(error)})") from None
         if not paths:
             raise UserError(
                 f"{source}: no video there, expected a file, a folder or a pattern of {', '.join(VIDEO_SUFFIXES)}"
@@ -107,15 +107,11 @@ def _open(source: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         advice = f"pip install 'lstfe[{extra}]'" if extra else "install what it names"
-        raise UserError(f"{protocol}:// needs a library ({_words(error)}): {advice}") from None
+        raise UserError(f"{protocol}:// needs a library ({one_line(error)}): {advice}") from None
     except ValueError as error:
-        raise UserError(f"{protocol}:// is no store of files ({_words(error)})") from None
+        raise UserError(f"{protocol}:// is no store of files ({one_line(error)})") from None
     return files, str(path)
 
 
 def _url(files: Any, path: str) -> str:
     return path if isinstance(files, LocalFileSystem) else str(files.unstrip_protocol(path))
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,3 +8,8 @@ class UserError(ValueError):
 
     The command line prints the message alone, without a traceback, and exits with code 2.
     """
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error of a library says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from lstfe.errors import one_line
 from pipelines.environment import apply_default_settings, default_settings
 from pipelines.paths import main_root, work_dir
 
@@ -57,7 +58,7 @@ class Store:
     def _report(self, error: Exception, *, is_bug: bool) -> None:
         """Log the first failure of either kind."""
         if is_bug not in self._reported:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = one_line(error)[:300]
             if is_bug:
                 text = "a bug kept something from MLflow, going on (metrics are kept on disk): %s: %s"
                 logger.error(text, type(error).__name__, reason, exc_info=error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lstfe.errors import UserError
+from lstfe.errors import UserError, one_line
 from pipelines.mlflow_store import Store, open_client, require_listener, tracking_uri
 from pipelines.tracked_model import BUNDLE_VERSION, OLD_FOLDER, model_folder
 
@@ -158,7 +158,7 @@ class ModelVersions:
         try:
             yield self._connect()
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise RegistryDown(
                 f"MLflow's registry at {_shown(self._uri())}: {reason}; promotions need it, start it or wait for it"
             ) from error

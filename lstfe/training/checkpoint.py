@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lstfe.errors import UserError
+from lstfe.errors import UserError, one_line
 from lstfe.whole_files import PARTIAL_PREFIX, new_file
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def load_newest_checkpoint(directory: Path) -> Checkpoint | None:
         try:
             return load_checkpoint(path)
         except _UNREADABLE as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200]
             logger.warning("%s: cannot be read (%s); falling back to the checkpoint before it", path, reason)
     return None
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lstfe.errors import one_line
 from lstfe.training.checkpoint import WeightsError
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "weights")
@@ -65,7 +66,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         RuntimeError,
         EOFError,
     ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)[:200]
         raise WeightsError(
             f"train.warm_start {path}: not readable as safetensors or as a PyTorch file of plain tensors ({reason})"
         ) from None
