@@ -195,10 +195,10 @@ def _load_frames(bundle: Bundle, source: str | None, most: int) -> list[ByteArra
     return list(opened.read())
 
 
-def moving_texture(num_frames: int, frame_size: tuple[int, int], seed: int = 0) -> list[ByteArray]:
+def moving_texture(num_frames: int, frame_size: tuple[int, int]) -> list[ByteArray]:
     """Return frames of coarse noise that moves by a pixel a frame, (H, W, 3) uint8."""
     height, width = frame_size
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
     return [np.roll(texture, (shift // 2, shift), axis=(0, 1)) for shift in range(num_frames)]
 

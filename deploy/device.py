@@ -117,8 +117,7 @@ class GraphsInPlace(Protocol):
 class HostDevice(Device[Array]):
     """Host memory, and whatever runs graphs on NumPy arrays."""
 
-    def __init__(self, graphs: Graphs, form: Form = "plain") -> None:
-        self.form = form
+    def __init__(self, graphs: Graphs) -> None:
         self._graphs = graphs
         self._inputs: dict[tuple[str, int], Array] = {}
         self._outputs: dict[tuple[object, ...], list[Array]] = {}

@@ -21,7 +21,7 @@ from lstfe.errors import UserError
 
 NEWEST_OPSETS = {(8, 5): 17, (10, 0): 20}
 """TensorRT version -> the newest opset of our graphs that its parser reads rightly, up to the next entry's version
-(docs/operators.md and the importers of onnx-tensorrt's branches 8.5-GA to 10.1-GA)."""
+(onnx-tensorrt's docs/operators.md and its importers, branches 8.5-GA to 10.1-GA)."""
 OLDEST_OPSET = 17
 """RoiAlign and LayerNormalization by today's rules, and the opset of the oldest TensorRT supported."""
 

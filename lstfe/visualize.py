@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lstfe.types import ByteArray, Detections, FloatArray, IntArray
+from lstfe.types import ByteArray, Detections, FloatArray
 
 Color = tuple[int, int, int]
 
@@ -47,14 +47,6 @@ def draw_detections(
     return draw_boxes(frame, boxes, names, colors)
 
 
-def draw_targets(
-    frame: ByteArray, boxes: FloatArray, labels: IntArray, label_names: Sequence[str]
-) -> ByteArray:
-    """Return a copy of the frame with a green box and a name below each ground truth; boxes (G, 4) xyxy."""
-    names = [label_names[label - 1] for label in labels.tolist()]
-    return draw_boxes(frame, boxes, names, [TARGET_COLOR] * len(names), text_below=True)
-
-
 def draw_instances(
     frame: ByteArray, boxes: FloatArray, names: Sequence[str], instances: Sequence[int]
 ) -> ByteArray:
@@ -80,7 +72,6 @@ def draw_boxes(
     names: Sequence[str],
     colors: Sequence[Color],
     *,
-    text_below: bool = False,
     margin_px: int = _MARGIN_PX,
 ) -> ByteArray:
     """Return a copy of the frame with lines `margin_px` outside of each box, (N, 4) xyxy, and a text each."""
@@ -92,7 +83,7 @@ def draw_boxes(
         outline = _outline(box, margin_px + line_px, (frame.shape[0], frame.shape[1]))
         draw.rectangle(outline, outline=color, width=line_px)
         if name:
-            _write(draw, name, outline, color, font, image.size, text_below)
+            _write(draw, name, outline, color, font, image.size)
     return np.array(image)
 
 
@@ -112,13 +103,12 @@ def _write(
     color: Color,
     font: _Font,
     image_size: tuple[int, int],
-    below: bool,
 ) -> None:
-    """Write on a dark ground above (or below) the outline, moved into the image; `image_size` is Pillow's."""
+    """Write on a dark ground above the outline, or below it, moved into the image; `image_size` is Pillow's."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = int(right - left) + 3, int(bottom - top) + 3
     x = min(max(outline[0], 0), max(image_size[0] - width, 0))
-    places = (outline[3] + 2, outline[1] - height - 1) if below else (outline[1] - height - 1, outline[3] + 2)
+    places = (outline[1] - height - 1, outline[3] + 2)
     y = next((y for y in places if 0 <= y <= image_size[1] - height), max(0, image_size[1] - height))
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(0, 0, 0))
     draw.text((x + 1 - left, y + 1 - top), text, fill=color, font=font)

@@ -17,7 +17,6 @@ from lstfe.visualize import (
     draw_boxes,
     draw_detections,
     draw_instances,
-    draw_targets,
 )
 
 NAMES = ["drone", "bird"]
@@ -74,11 +73,6 @@ def test_labels_have_their_own_colours_and_more_labels_start_again() -> None:
     )
     assert colored(drawn, DETECTION_COLORS[0]).any()
     assert len(set(DETECTION_COLORS) | {TARGET_COLOR}) == len(DETECTION_COLORS) + 1
-
-
-def test_targets_are_green() -> None:
-    drawn = draw_targets(grey(), np.array([[60, 60, 70, 70]], np.float32), np.array([2]), NAMES)
-    assert colored(drawn, TARGET_COLOR)[56, 56:74].all()
 
 
 @pytest.mark.parametrize(
