@@ -17,6 +17,6 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
     """Return numbers as a tensor of the type and on the device of another: -> (len(values),)."""
-    if not like.is_cuda:
+    if not like.is_cuda or torch.compiler.is_compiling():  # a compiler makes constants of its own of them
         return like.new_tensor(values)
     return to_device(torch.tensor(values, dtype=like.dtype), like.device)
