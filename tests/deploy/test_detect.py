@@ -141,7 +141,7 @@ def broken_video(path: Path) -> Path:
         (lambda folder: folder / "nowhere.mp4", "no such file or folder"),
         (lambda folder: broken_video(folder / "broken.mp4"), "broken.mp4: cannot be decoded past frame 0"),
         (lambda folder: broken_video(folder / "empty.mp4").parent / "empty", "no such file or folder"),
-        (lambda folder: folder, "no frames in it"),
+        (lambda folder: folder, "no pictures in it"),
     ],
     ids=["missing", "corrupt", "misspelt", "empty folder"],
 )
