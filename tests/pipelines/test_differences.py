@@ -92,7 +92,7 @@ def test_without_the_data_set_there_is_a_dash_and_a_warning(
 ) -> None:
     shutil.rmtree(evaluated / "data")
     assert differences(run_of("a"), [run_of("b")]) == {"b": UNKNOWN}
-    assert "no such split" in caplog.text
+    assert "no such prepared data set" in caplog.text
 
 
 @pytest.mark.usefixtures("mlflow_store")
