@@ -27,7 +27,7 @@ class ClipRecord:
 
     plan: ClipPlan
     boxes: FloatArray
-    """(G, 4) xyxy, of the current frame."""
+    """(G, 4) xyxy, of the current frame; no crowds."""
     labels: IntArray
     """(G,)"""
     faults: tuple[str, ...]
@@ -75,7 +75,8 @@ class ClipDataset(Dataset[Clip]):
                     ) from None
                 plan = self._sampler.replacement(clip_number, attempt=len(faults))
                 continue
-            boxes, labels = self._annotations.boxes(plan.video, plan.frame_indices[0])
+            # A crowd's box surrounds many objects, or one that can hardly be told: no example of what to find.
+            boxes, labels = self._annotations.boxes(plan.video, plan.frame_indices[0], crowds=False)
             return frames, ClipRecord(plan, boxes, labels, tuple(faults))
 
     def _read_frames(self, plan: ClipPlan, allocate: Allocate) -> ByteArray:

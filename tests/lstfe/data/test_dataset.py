@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from lstfe.config import SamplingConfig
 from lstfe.data import frames
+from lstfe.data.coco_video import save_annotations
 from lstfe.data.dataset import MAX_FAULTS, ClipDataset
 from lstfe.data.frames import FrameError, FrameStore, write_frames
 from lstfe.data.prepared import load_split
@@ -53,6 +55,22 @@ def test_clips_hold_the_frames_and_boxes_that_are_stored(tiny_prepared: Path) ->
         boxes, labels = annotations.boxes(clip.video, clip.frame_indices[0])
         assert clip.targets.boxes.tolist() == boxes.tolist()
         assert clip.targets.labels.tolist() == labels.tolist()
+
+
+def test_crowds_are_no_targets(tiny_prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_prepared, tmp_path / "crowded")
+    annotations, _ = load_split(tiny_prepared, "train")
+    marked = [
+        dataclasses.replace(entry, iscrowd=entry.id % 2, bbox=(0.0, 0.0, 5.0 + entry.id % 2, 4.0))
+        for entry in annotations.annotations
+    ]
+    path = tmp_path / "crowded" / "annotations" / "train.json"
+    save_annotations(dataclasses.replace(annotations, annotations=marked), path)
+    dataset = _dataset(tmp_path / "crowded")
+    every = [dataset[number] for number in range(sum(len(f) for f in annotations.images_by_video.values()))]
+    shown = [box for clip in every for box in clip.targets.boxes.tolist()]
+    assert shown == [[0, 0, 5, 4]] * sum(entry.iscrowd == 0 for entry in marked)
+    assert all(len(clip.targets.boxes) == len(clip.targets.labels) for clip in every)
 
 
 def test_a_frame_that_a_clip_shows_twice_is_decoded_once(
