@@ -3,7 +3,7 @@
     <annotation>
       <size><width/><height/></size>
       <object> <trackid/>? <name/> <bndbox><xmin/><ymin/><xmax/><ymax/></bndbox> <occluded/>? <generated/>?
-      </object> ...
+               <difficult/>? </object> ...
     </annotation>
 
 Everything else is passed over.
@@ -29,6 +29,7 @@ class FrameObject:
     track: int | None
     is_occluded: bool
     is_generated: bool
+    is_difficult: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def _read_object(element: Element) -> FrameObject:
         element.child("name").name(),
         (xmin, ymin, xmax, ymax),
         None if track is None else track.integer(low=0, high=_MAX_TRACK),
-        *(_flag(element, tag) for tag in ("occluded", "generated")),
+        *(_flag(element, tag) for tag in ("occluded", "generated", "difficult")),
     )
 
 

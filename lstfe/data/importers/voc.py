@@ -8,6 +8,7 @@ lstfe/data/importers/frame_xml.py has the grammar of a file. Corners count pixel
 as VOC defines them. A frame is the picture with the same name before the suffix; in a video file, the number
 at the end of FRAME, from 0. A frame without a file is not annotated, a file without objects is a frame
 without objects. Tracks are <trackid> where all objects of a video have one, else association.
+Objects that are <difficult> become crowds: neither right nor wrong to find, as in the VOC devkit.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _import_video(folder: Path, source: Path, options: ImportOptions) -> RawVide
     height, width = size or (0, 0)
     info = info or VideoInfo(width, height, frames[-1] + 1, DEFAULT_FRAME_RATE)
     kept, counts = clip_objects(objects, (height, width))
+    counts["boxes_difficult"] = sum(item.iscrowd for item in objects)
     if any(item.instance < 0 for item in kept):
         kept = number_instances(kept)
     if footage is not None:
@@ -93,7 +95,8 @@ def _objects(content: FrameXml, frame_id: int) -> list[RawObject]:
     for item in content.objects:
         xmin, ymin, xmax, ymax = item.corners
         bbox = (xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1)
-        objects.append(RawObject(frame_id, bbox, item.name, -1 if item.track is None else item.track))
+        track = -1 if item.track is None else item.track
+        objects.append(RawObject(frame_id, bbox, item.name, track, iscrowd=int(item.is_difficult)))
     return objects
 
 

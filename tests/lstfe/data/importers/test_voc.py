@@ -129,6 +129,18 @@ def test_track_ids_are_kept(tmp_path: Path) -> None:
     assert [item.instance_id for item in _load(tmp_path / "raw").annotations] == [2, 1]
 
 
+def test_difficult_objects_become_crowds_and_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "source" / "a"
+    folder.mkdir(parents=True)
+    objects = [("drone", 1, 1, 10, 10), ("drone", 31, 31, 40, 40)]
+    hard = "<difficult>1</difficult>".join(_xml(*objects).rsplit("<difficult>0</difficult>", 1))
+    (folder / "0.xml").write_text(hard)
+    (folder / "1.xml").write_text(_xml(*objects).replace("<difficult>0</difficult>", ""))
+    report = import_voc(tmp_path / "source", tmp_path / "raw", ALONE)
+    assert [item.iscrowd for item in _load(tmp_path / "raw").annotations] == [0, 1, 0, 0]
+    assert report["boxes_difficult"] == report["videos"]["a"]["boxes_difficult"] == 1
+
+
 @pytest.mark.parametrize(
     ("xml", "message"),
     [
