@@ -52,7 +52,7 @@ def watch_champion(
     reference = load_reference(reference_path(root, champion.version))
     report(f"{len(videos)} videos of {folder} go through version {champion.version}")
     now = incoming_values(
-        open_bundle(champion.bundle), videos, wanted, jpeg_quality=config.prepare.jpeg_quality
+        open_bundle(champion.bundle), folder, videos, wanted, jpeg_quality=config.prepare.jpeg_quality
     )
     found = compare(reference, now, wanted)
     verdicts = [item.verdict for item in found]

@@ -50,12 +50,17 @@ def write_reference(tree: Path, wanted: DriftConfig, destination: Path) -> None:
 
 
 def incoming_values(
-    bundle: Bundle, footage: Iterable[Path], wanted: DriftConfig, *, jpeg_quality: int
+    bundle: Bundle, folder: Path, footage: Iterable[Path], wanted: DriftConfig, *, jpeg_quality: int
 ) -> dict[str, Values]:
-    """Stream videos and picture folders through the champion and return their values, by quantity and video."""
+    """Stream videos and picture folders through the champion and return their values, by quantity and video.
+
+    A video is named by its path from `folder`, at or below which all of `footage` lies.
+    """
     values = empty_values()
     for path in footage:
-        _add_video(values, bundle, path, wanted, jpeg_quality)
+        # The whole path: cameras write files of the same name day after day.
+        name = folder.name if path == folder else path.relative_to(folder).as_posix()
+        _add_video(values, bundle, path, name, wanted, jpeg_quality)
     return values
 
 
@@ -106,7 +111,7 @@ def sharpness(frame: ByteArray) -> float:
 
 
 def _add_video(
-    values: dict[str, Values], bundle: Bundle, path: Path, wanted: DriftConfig, jpeg_quality: int
+    values: dict[str, Values], bundle: Bundle, path: Path, name: str, wanted: DriftConfig, jpeg_quality: int
 ) -> None:
     source = open_source(path, max_frames=wanted.max_frames)
     chosen = set(spread(range(source.num_frames or 0), wanted.frames_per_video))
@@ -114,7 +119,6 @@ def _add_video(
     if detector.pool:
         pool = {index: frame for index, frame in enumerate(source.read()) if index in detector.pool}
         detector.prime(pool)
-    name = f"{path.parent.name}/{path.stem}"
     found: list[FrameDetections] = []
     for frame_index, frame in enumerate(source.read()):
         if frame_index in chosen:

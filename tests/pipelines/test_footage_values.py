@@ -89,12 +89,30 @@ def test_incoming_footage_is_measured_frame_by_frame_and_video_by_video(tmp_path
     bundle: Any = SimpleNamespace(detector=lambda backend, num_frames: _Detector())
 
     wanted = DriftConfig(frames_per_video=3, max_frames=5)
-    found = incoming_values(bundle, find_footage(tmp_path), wanted, jpeg_quality=95)
+    found = incoming_values(bundle, tmp_path, find_footage(tmp_path), wanted, jpeg_quality=95)
 
     assert set(found) == set(QUANTITIES)
-    dark, bright = (f"{tmp_path.name}/{name}" for name in ("dark", "bright"))
+    dark, bright = "dark.mp4", "bright.mp4"
     assert found["brightness"][dark] == pytest.approx([20 / 255] * 3, abs=0.02)
     assert found["brightness"][bright] == pytest.approx([220 / 255] * 3, abs=0.02)
     assert found["detections_per_frame"][dark] == [1.0, 3.0, 5.0]
     assert found["score"][dark] == pytest.approx([0.9] * 9)
     assert found["box_size_px"][dark] == pytest.approx([6.0] * 9)
+
+
+def test_videos_of_the_same_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    names = ["a/videos/cam1.mp4", "a/videos/cam1.avi", "b/videos/cam1.mp4"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with VideoWriter(tmp_path / name, 25.0, (20, 30)) as writer:
+            writer.write(_frame(90))
+    (tmp_path / "b" / "pictures").mkdir()
+    Image.fromarray(_frame(90)).save(tmp_path / "b" / "pictures" / "1.png")
+    bundle: Any = SimpleNamespace(detector=lambda backend, num_frames: _Detector())
+
+    for folder, expected in (
+        (tmp_path, {*names, "b/pictures"}),
+        (tmp_path / "b" / "pictures", {"pictures"}),
+    ):
+        found = incoming_values(bundle, folder, find_footage(folder), DriftConfig(), jpeg_quality=95)
+        assert set(found["brightness"]) == set(found["detections_per_frame"]) == expected
