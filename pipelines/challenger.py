@@ -19,7 +19,7 @@ from pipelines.command import StageError
 from pipelines.environment import child_environment
 from pipelines.gate import Decision, Evidence, Paired, decide
 from pipelines.model_versions import ModelVersions
-from pipelines.paths import DEPLOYED, EVALUATED, EXPORTED, PARAMS, PREPARED, RAW, TRAINED
+from pipelines.paths import CHAMPION_DETECTIONS, DEPLOYED, EVALUATED, EXPORTED, PARAMS, PREPARED, RAW, TRAINED
 from pipelines.stage import Report, bring_up_to_date, output_of_stage, run_group
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 GROWN = "_grown"
 """What the name of a data set ends in that began as a stage's output and has grown past it."""
 _TAG_CHARACTERS = re.compile(r"[^\w\-. /]")  # names of classes are in names of tags
-_CHAMPION_DETECTIONS = Path(".work/champion/detections.json")
 _LATENCY = Path(".work/champion/latency.json")
 _DECISION = Path(".work/champion/decision.json")
 
@@ -91,7 +90,7 @@ class Challenger:
 
     def score_champion(self) -> None:
         """Detect with the champion on the challenger's own test frames."""
-        champion, detections = self._plan.champion, self._tree / _CHAMPION_DETECTIONS
+        champion, detections = self._plan.champion, self._tree / CHAMPION_DETECTIONS
         if champion is None or detections.is_file():
             return
         if self._labels()[0] != self._labels()[1]:
@@ -175,7 +174,7 @@ class Challenger:
         ap50 = single_figure(ours, gate.protocol)
         by_class: dict[str, Paired] = {}
         by_size: dict[str, Paired] = {}
-        detections = self._tree / _CHAMPION_DETECTIONS
+        detections = self._tree / CHAMPION_DETECTIONS
         if detections.is_file():
             theirs = load_scored(prepared, detections, config.evaluate)
             wanted = config.evaluate

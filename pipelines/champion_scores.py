@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import os
 import shutil
-from pathlib import Path
 
 from deploy.bundle import open_bundle
 from lstfe.data.prepared import load_split
@@ -20,11 +19,10 @@ from lstfe.params import load_config
 from lstfe.whole_files import new_file
 from pipelines.command import run_command
 from pipelines.launch import launch_processes, processes_to_detect
-from pipelines.paths import PARAMS, PREPARED
+from pipelines.paths import CHAMPION_DETECTIONS, PARAMS, PREPARED
 
 BUNDLE = "LSTFE_BUNDLE"
 """Environment variable: the bundle; torchrun hands it on, which arguments would not survive."""
-DETECTIONS = Path(".work/champion/detections.json")
 
 logger = logging.getLogger("pipelines.champion_scores")
 
@@ -42,13 +40,13 @@ def champion_scores() -> None:
 
     bundle = open_bundle(os.environ[BUNDLE])
     config = dataclasses.replace(bundle.config, evaluate=current.evaluate)
-    state_dir = DETECTIONS.parent / bundle.manifest.model_version
+    state_dir = CHAMPION_DETECTIONS.parent / bundle.manifest.model_version
     records = detect_in_shards(
         load_network(bundle), config, annotations, store, state_dir=state_dir, progress=_show
     )
     if records is None:
         return  # rank 0 has all of them
-    with new_file(DETECTIONS) as partial:
+    with new_file(CHAMPION_DETECTIONS) as partial:
         save_detections(records, partial)
     shutil.rmtree(state_dir)
 

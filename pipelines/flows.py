@@ -56,13 +56,17 @@ def is_temporary(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(error, StageError) and error.exit_code == TEMPORARY_FAILURE
 
 
-@task(
-    task_run_name="{stage}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=is_temporary,
-    cache_policy=NO_CACHE,
-)
+_PLAIN: dict[str, Any] = {"log_prints": False, "validate_parameters": False}
+# A network that is gone for a while costs nothing; what was done is not done again by any of these.
+_RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": [5, 30, 120],
+    "retry_condition_fn": is_temporary,
+    "cache_policy": NO_CACHE,
+}
+
+
+@task(task_run_name="{stage}", **_RETRIED)
 def run_stage(stage: str, root: Path) -> bool:
     """Bring one DVC stage up to date; True when it ran, False when DVC found nothing to do."""
     log = get_run_logger()
@@ -70,7 +74,7 @@ def run_stage(stage: str, root: Path) -> bool:
     return bring_up_to_date(stage, root=root, report=log.info, environment=environment)
 
 
-@flow(name="reproduce", log_prints=False, validate_parameters=False)
+@flow(name="reproduce", **_PLAIN)
 def reproduce(root: Path | str | None = None) -> dict[str, bool]:
     """Bring every stage up to date in the order of DVC's graph; return which of them ran."""
     _make_logs_readable()
@@ -85,13 +89,7 @@ def reproduce(root: Path | str | None = None) -> dict[str, bool]:
     return ran
 
 
-@task(
-    task_run_name="{name}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=is_temporary,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="{name}", **_RETRIED)
 def run_step(name: str, action: Callable[[], Any]) -> Any:
     """Run one step of a flow."""
     return action()
@@ -105,13 +103,10 @@ def tell_of_failure(flow: Any, flow_run: Any, state: Any) -> None:
         notify(root, "flow failed", str(state.message), flow=flow.name, run=flow_run.name, state=state.name)
 
 
-@flow(
-    name="retrain",
-    log_prints=False,
-    validate_parameters=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
-)
+_TOLD_OF: dict[str, Any] = _PLAIN | {"on_failure": [tell_of_failure], "on_crashed": [tell_of_failure]}
+
+
+@flow(name="retrain", **_TOLD_OF)
 def retrain(root: Path | str | None = None, force: bool = False) -> Any:
     """Train a challenger on new data, and make it champion if the gate lets it; without new data nothing happens."""
     log = _make_logs_readable()
@@ -133,13 +128,7 @@ def retrain(root: Path | str | None = None, force: bool = False) -> Any:
         return Completed(name=found.action.capitalize(), message=found.message)
 
 
-@flow(
-    name="evaluate_champion",
-    log_prints=False,
-    validate_parameters=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
-)
+@flow(name="evaluate_champion", **_TOLD_OF)
 def evaluate_champion(root: Path | str | None = None, footage: Path | str | None = None) -> Any:
     """Compare incoming footage with what the champion was trained and tested on; drift is told to the webhook."""
     log = _make_logs_readable()
@@ -154,13 +143,7 @@ def evaluate_champion(root: Path | str | None = None, footage: Path | str | None
         return Completed(name=found.verdict.capitalize(), message=found.message)
 
 
-@flow(
-    name="check_data",
-    log_prints=False,
-    validate_parameters=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
-)
+@flow(name="check_data", **_TOLD_OF)
 def check_data(root: Path | str | None = None) -> Any:
     """Check every raw data set as `lstfe data check` does; fails where one has errors."""
     from pipelines.checking import check_raw

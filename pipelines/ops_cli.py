@@ -81,8 +81,9 @@ def rollback(
 @ops_app.command()
 def history() -> None:
     """Show every promotion, rollback and refusal, newest first."""
-    from pipelines.registry import champion_pointer, read_champion
+    from pipelines.paths import champion_pointer
     from pipelines.registry import history as read_history
+    from pipelines.registry import read_champion
     from pipelines.tables import text_table
 
     root = enter_project()

@@ -28,6 +28,12 @@ DEMO = ARTIFACTS / "demo"
 CHECKED = ARTIFACTS / "checked"
 SHOWN = ARTIFACTS / "shown"
 
+CHAMPION_DETECTIONS = Path(".work/champion/detections.json")
+"""What the champion finds on a challenger's split, in the tree that the challenger is made in."""
+
+SERVING = Path(".work/serving")
+"""Of the main work tree: bundles of all versions, which one is champion, and how that came."""
+
 EMBEDDED = "embedded"
 """Name of the data set that the render stage writes."""
 
@@ -57,3 +63,8 @@ def main_root() -> Path:
 def work_dir() -> Path:
     """Return the folder for what outlives a stage and belongs to nobody's repository."""
     return main_root() / ".work"
+
+
+def champion_pointer(root: Path) -> Path:
+    """Return where a project says which bundle is champion; there is no file before the first promotion."""
+    return root / SERVING / "champion.json"

@@ -29,12 +29,11 @@ from lstfe.whole_files import new_file
 from pipelines.lock import hold_lock
 from pipelines.model_versions import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, ModelVersions
 from pipelines.operations_config import load_operations
-from pipelines.paths import PARAMS, find_project
+from pipelines.paths import PARAMS, SERVING, champion_pointer, find_project
 from pipelines.tracked_model import BUNDLE_VERSION
 
 logger = logging.getLogger(__name__)
 
-SERVING = Path(".work/serving")
 _LOCK_SECONDS = 60.0
 
 
@@ -74,14 +73,13 @@ class Change:
     reason: str = ""
 
 
-def champion_pointer(root: Path) -> Path:
-    """Return where the pointer of a project lies; there is no file before the first promotion."""
-    return root / SERVING / "champion.json"
-
-
 def bundle_path(root: Path, version: str) -> Path:
     """Return where the bundle of a version lies."""
-    return root / SERVING / "bundles" / version
+    return _bundles_dir(root) / version
+
+
+def _bundles_dir(root: Path) -> Path:
+    return root / SERVING / "bundles"
 
 
 def reference_path(root: Path, version: str) -> Path:
@@ -141,7 +139,7 @@ def enrol(root: Path, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> 
     tags = {**tags, BUNDLE_VERSION: manifest.model_version}
     versions = ModelVersions(root)
     with _locked(root):
-        folder = bundle_path(root, "x").parent
+        folder = _bundles_dir(root)
         staged = folder / f".{manifest.model_version}-{os.getpid()}.partial"
         _remove_leftovers(folder)
         shutil.copytree(bundle, staged)
@@ -222,7 +220,7 @@ def repair(root: Path) -> list[str]:
 
 def _repair(root: Path) -> list[str]:
     champion = read_champion(root)
-    _remove_leftovers(bundle_path(root, "x").parent)
+    _remove_leftovers(_bundles_dir(root))
     if champion is None:
         return []
     mended = []
@@ -359,7 +357,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _prune(root: Path) -> None:
     """Remove all but the newest bundles and those that a rollback may need at once."""
     keep = load_operations(root / PARAMS).retrain.keep_bundles if (root / PARAMS).is_file() else 5
-    folder = bundle_path(root, "x").parent
+    folder = _bundles_dir(root)
     present = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda p: -int(p.name))
     needed = {*champions(history(root))[-2:], *(path.name for path in present[:keep])}
     for path in present:

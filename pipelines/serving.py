@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-CHAMPION = Path("serving") / "champion.json"
-"""In `.work` of the main work tree; a promotion writes it."""
-
 
 def serve(
     bundle: Annotated[
@@ -72,7 +69,7 @@ def _champion(bundle: Path | None) -> Path | None:
     """Return the project's pointer, unless a bundle or another pointer is named."""
     import os
 
-    from pipelines.paths import work_dir
+    from pipelines.paths import champion_pointer, main_root
 
     named = bundle or os.environ.get("LSTFE_SERVE_BUNDLE") or os.environ.get("LSTFE_SERVE_POINTER")
-    return None if named else work_dir() / CHAMPION
+    return None if named else champion_pointer(main_root())

@@ -47,16 +47,6 @@ def score_row(scores: Mapping[str, float]) -> list[str]:
     return [f"{scores[name]:.3f}" if name in scores else "-" for name in FIGURES]
 
 
-def comparison(
-    runs: Sequence[Mapping[str, Any]], *, like: Mapping[str, Any] | None = None
-) -> list[list[str]]:
-    """Return one row per method, from its newest scored run; `like` limits them to its data and budget."""
-    return [
-        [method, *score_row(run["metrics"]), run["tags"].get("mlflow.runName", "")]
-        for method, run in newest_by_method(runs, like=like).items()
-    ]
-
-
 def newest_by_method(
     runs: Sequence[Mapping[str, Any]], *, like: Mapping[str, Any] | None = None
 ) -> dict[str, Mapping[str, Any]]:

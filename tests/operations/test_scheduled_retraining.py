@@ -22,7 +22,8 @@ import pytest
 
 from pipelines.environment import child_environment
 from pipelines.model_versions import ModelVersions
-from pipelines.registry import champion_pointer, history, read_champion
+from pipelines.paths import champion_pointer
+from pipelines.registry import history, read_champion
 
 from ..project_copy import git
 from . import small_project

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.tables import FIGURES, comparison, markdown_table, read_scores, score_row, text_table
+from pipelines.tables import FIGURES, markdown_table, newest_by_method, read_scores, score_row, text_table
 
 
 def _run(method: str, ap50: float | None, **params: str) -> dict[str, Any]:
@@ -41,9 +41,7 @@ def test_scores_are_named_by_protocol_and_what_is_no_number_is_left_out(tmp_path
 def test_of_each_method_the_newest_scored_run_is_shown() -> None:
     runs = [_run("lstfe", None), _run("lstfe", 0.8), _run("lstfe", 0.7), _run("faster_rcnn", 0.6)]
 
-    rows = comparison(runs)
-
-    assert [row[:2] for row in rows] == [["lstfe", "0.800"], ["faster_rcnn", "0.600"]]
+    assert newest_by_method(runs) == {"lstfe": runs[1], "faster_rcnn": runs[3]}
 
 
 def test_runs_of_another_budget_or_other_data_are_not_compared() -> None:
@@ -52,4 +50,4 @@ def test_runs_of_another_budget_or_other_data_are_not_compared() -> None:
     elsewhere["tags"] = {"data.md5": "d2"}
     current = _run("lstfe", 0.8)
 
-    assert [row[0] for row in comparison([current, longer, elsewhere], like=current)] == ["lstfe"]
+    assert newest_by_method([current, longer, elsewhere], like=current) == {"lstfe": current}
