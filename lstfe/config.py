@@ -6,8 +6,10 @@ Read from files by lstfe/params.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict
 
@@ -26,9 +28,45 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _require_seed(section: str, seed: int) -> None:
-    # What both NumPy and PyTorch take.
-    _require(0 <= seed < 2**63, f"{section}.seed must be in 0..{2**63 - 1}, got {seed}")
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """What the values of a field are, as its type says it; `_check` holds them to it, however a section is made."""
+
+    text: str
+    admits: Callable[[Any], bool]
+
+
+_Natural = Annotated[int, _Limit(">= 0", lambda value: value >= 0)]
+_Count = Annotated[int, _Limit(">= 1", lambda value: value >= 1)]
+# What both NumPy and PyTorch take.
+_Seed = Annotated[int, _Limit(f"in 0..{2**63 - 1}", lambda value: 0 <= value < 2**63)]
+_NonNegative = Annotated[float, _Limit(">= 0", lambda value: value >= 0)]
+_Positive = Annotated[float, _Limit("> 0 and finite", lambda value: 0 < value < math.inf)]
+_Share = Annotated[float, _Limit("in 0..1", lambda value: 0 <= value <= 1)]
+_ShareBelowOne = Annotated[float, _Limit("at least 0 and less than 1", lambda value: 0 <= value < 1)]
+_PositiveNumbers = Annotated[
+    tuple[float, ...],
+    _Limit("positive numbers", lambda values: bool(values) and all(value > 0 for value in values)),
+]
+
+
+@cache
+def _limits(kind: type) -> dict[str, _Limit]:
+    """Return the limits of a section's fields by name; of `X | None`, those of X."""
+    return {
+        name: note
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        for part in (hint, *get_args(hint))
+        for note in getattr(part, "__metadata__", ())
+        if isinstance(note, _Limit)
+    }
+
+
+def _check(section: object, name: str) -> None:
+    limits = _limits(type(section))  # type: ignore[arg-type] # mypy doubts that classes can be hashed
+    for key, limit in limits.items():
+        value = getattr(section, key)
+        _require(value is None or limit.admits(value), f"{name}.{key} must be {limit.text}, got {value}")
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -42,17 +80,14 @@ class DataConfig:
 
     name: str = "embedded"
     """Folder under data/raw and data/prepared."""
-    max_bad_fraction: float = 0.01
+    max_bad_fraction: _Share = 0.01
     """Training stops once more than this share of its clips (in the first epoch: of an epoch's) cannot be read."""
 
     def __post_init__(self) -> None:
+        _check(self, "data")
         _require(
             self.name not in ("", ".", "..") and "/" not in self.name and "\\" not in self.name,
             f"data.name must be a folder name without slashes, got {self.name!r}",
-        )
-        _require(
-            0 <= self.max_bad_fraction <= 1,
-            f"data.max_bad_fraction must be in 0..1, got {self.max_bad_fraction}",
         )
 
 
@@ -65,31 +100,31 @@ class RenderConfig:
 
     __pydantic_config__ = _STRICT
 
-    seed: int = 7
-    num_train_videos: int = 8
-    num_val_videos: int = 3
-    num_test_videos: int = 3
-    num_frames: int = 120
+    seed: _Seed = 7
+    num_train_videos: _Count = 8
+    num_val_videos: _Count = 3
+    num_test_videos: _Count = 3
+    num_frames: _Count = 120
     """Frames per video."""
     image_size: tuple[int, int] = (240, 320)
     """(height, width), pixels."""
-    frame_rate: int = 30
+    frame_rate: _Count = 30
     """Frames per second."""
-    clutter: float = 0.06
+    clutter: _NonNegative = 0.06
     """Standard deviation of the background's texture."""
-    noise: float = 0.03
+    noise: _NonNegative = 0.03
     """Standard deviation of the sensor noise, independent from frame to frame."""
-    light_change: float = 0.15
+    light_change: _NonNegative = 0.15
     """How far the light wanders from its mean, as a fraction of it."""
-    camera_pan_px: float = 0.8
+    camera_pan_px: _NonNegative = 0.8
     """Mean speed of the camera's smooth motion, pixels a frame."""
-    camera_shake_px: float = 0.5
+    camera_shake_px: _NonNegative = 0.5
     """Standard deviation of the camera's shake, pixels."""
-    shutter: float = 0.5
+    shutter: _Share = 0.5
     """Share of a frame's time during which light is gathered: the length of the motion blur."""
-    present_fraction: float = 0.67
+    present_fraction: _Share = 0.67
     """Share of the frames in which at least one drone flies."""
-    second_drone_fraction: float = 0.25
+    second_drone_fraction: _Share = 0.25
     """Chance that a flying drone is not alone."""
     drone_size_px: tuple[float, float] = (8.0, 40.0)
     """Smallest and largest drone width, pixels; most lie in the lower half."""
@@ -97,25 +132,23 @@ class RenderConfig:
     """Slowest and fastest motion of a drone against the background, pixels a frame."""
     drone_contrast: tuple[float, float] = (0.10, 0.35)
     """Difference between a drone and the background around it: (faded, fully lit)."""
-    drone_opacity: float = 0.5
+    drone_opacity: _Share = 0.5
     """How much of the background's texture a drone hides, 0 (glass) .. 1 (solid)."""
-    fade_fraction: float = 0.4
+    fade_fraction: _Share = 0.4
     """Share of the time during which a drone is faded to the low contrast."""
     fade_frames: tuple[int, int] = (3, 8)
     """Shortest and longest stretch of such faded frames."""
-    flashes_per_frame: float = 0.8
+    flashes_per_frame: _NonNegative = 0.8
     """Mean number of silhouettes (insects, glints) that look like a drone but last one frame."""
-    decoys_per_frame: float = 0.2
+    decoys_per_frame: _NonNegative = 0.2
     """Mean number of drone-like marks in view that are fixed to the background: only motion tells them."""
-    birds_per_frame: float = 0.7
+    birds_per_frame: _NonNegative = 0.7
     """Mean number of flapping birds in view."""
-    num_branches: int = 2
+    num_branches: _Natural = 2
     """Swaying branches in front of everything, per video."""
 
     def __post_init__(self) -> None:
-        _require_seed("render", self.seed)
-        for name in ("num_train_videos", "num_val_videos", "num_test_videos", "num_frames", "frame_rate"):
-            _require(getattr(self, name) >= 1, f"render.{name} must be >= 1, got {getattr(self, name)}")
+        _check(self, "render")
         _require(
             all(side >= 64 and side % 2 == 0 for side in self.image_size),
             f"render.image_size must be two even numbers >= 64 (H.264), got {self.image_size}",
@@ -125,20 +158,6 @@ class RenderConfig:
             _require(
                 0 < low <= high, f"render.{name} must be (low, high) with 0 < low <= high, got {(low, high)}"
             )
-        for name in (
-            "present_fraction",
-            "second_drone_fraction",
-            "drone_opacity",
-            "fade_fraction",
-            "shutter",
-        ):
-            _require(
-                0 <= getattr(self, name) <= 1, f"render.{name} must be in 0..1, got {getattr(self, name)}"
-            )
-        for name in ("clutter", "noise", "light_change", "camera_pan_px", "camera_shake_px"):
-            _require(getattr(self, name) >= 0, f"render.{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("flashes_per_frame", "decoys_per_frame", "birds_per_frame", "num_branches"):
-            _require(getattr(self, name) >= 0, f"render.{name} must be >= 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,16 +166,13 @@ class PrepareConfig:
 
     __pydantic_config__ = _STRICT
 
-    jpeg_quality: int = 95
+    jpeg_quality: Annotated[int, _Limit("in 1..100", lambda value: 1 <= value <= 100)] = 95
     """Quality of the stored frames, 1..100."""
-    frame_stride: int = 1
+    frame_stride: _Count = 1
     """Keep every n-th frame of each video."""
 
     def __post_init__(self) -> None:
-        _require(
-            1 <= self.jpeg_quality <= 100, f"prepare.jpeg_quality must be in 1..100, got {self.jpeg_quality}"
-        )
-        _require(self.frame_stride >= 1, f"prepare.frame_stride must be >= 1, got {self.frame_stride}")
+        _check(self, "prepare")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,22 +181,18 @@ class SamplingConfig:
 
     __pydantic_config__ = _STRICT
 
-    short_term_range: int = 12
+    short_term_range: _Count = 12
     """Furthest short-term frame on either side of the current frame, in frames."""
-    num_short_term: int = 2
+    num_short_term: _Natural = 2
     """Short-term frames per clip."""
-    num_candidates: int = 4
+    num_candidates: _Natural = 4
     """Long-term candidates per clip, drawn from the whole video (the paper's 2m; selection.num_frames is m).
 
     In a file null, or nothing, stands for 2m, and for m where none are selected (selection.enabled: false, selsa).
     """
 
     def __post_init__(self) -> None:
-        _require(
-            self.short_term_range >= 1, f"sampling.short_term_range must be >= 1, got {self.short_term_range}"
-        )
-        for name in ("num_short_term", "num_candidates"):
-            _require(getattr(self, name) >= 0, f"sampling.{name} must be >= 0, got {getattr(self, name)}")
+        _check(self, "sampling")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,29 +201,25 @@ class InferenceConfig:
 
     __pydantic_config__ = _STRICT
 
-    lookahead: int = 12
+    lookahead: _Natural = 12
     """Frames of latency: a frame is detected once this many later frames are there. 0 = causal."""
-    num_alignment: int = 2
+    num_alignment: _Natural = 2
     """Short-term frames that are aligned onto the current frame."""
-    alignment_gap: int = 6
+    alignment_gap: _Count = 6
     """Distance between those frames, in frames: -gap and +gap (causal: -gap, -2*gap, ...)."""
-    relation_range: int = 12
+    relation_range: _Count = 12
     """Furthest short-term frame whose proposals are related to the current ones, in frames."""
-    num_relation: int = 24
+    num_relation: _Natural = 24
     """Short-term frames, spread evenly over the range, whose proposals are used."""
-    num_candidates: int = 4
+    num_candidates: _Natural = 4
     """Size of the pool that long-term frames are selected from; null as for `sampling`."""
     long_term_source: Literal["video", "past"] = "video"
     """`video`: pool spread over the whole video (files); `past`: reservoir of past frames (live streams)."""
-    seed: int = 0
+    seed: _Seed = 0
     """Seed of the reservoir."""
 
     def __post_init__(self) -> None:
-        for name in ("lookahead", "num_alignment", "num_relation", "num_candidates"):
-            _require(getattr(self, name) >= 0, f"inference.{name} must be >= 0, got {getattr(self, name)}")
-        _require_seed("inference", self.seed)
-        for name in ("alignment_gap", "relation_range"):
-            _require(getattr(self, name) >= 1, f"inference.{name} must be >= 1, got {getattr(self, name)}")
+        _check(self, "inference")
 
 
 # --------------------------------------------------------------------------------------------- model
@@ -234,10 +242,11 @@ class BackboneConfig:
     """Channels of the fused map at stride 8; at stride 16 the map is C4 as it is."""
     layer4: bool = True
     """Run layer4 (stride 1, dilation 2) on the whole map before RoIAlign."""
-    reduce_channels: int | None = 256
+    reduce_channels: _Count | None = 256
     """Channels after the 1x1 convolution before RoIAlign; null = none (the paper's R-101)."""
 
     def __post_init__(self) -> None:
+        _check(self, "backbone")
         # From 16 on: the weight gradient of a strided 1x1 convolution with fewer input channels is written past its
         # buffer by the CPU kernels of torch 2.14 (oneDNN) when more than one thread computes it.
         _require(
@@ -265,40 +274,31 @@ class ProposalConfig:
 
     __pydantic_config__ = _STRICT
 
-    anchor_sizes: tuple[float, ...] = (16.0, 32.0, 64.0, 128.0, 256.0)
+    anchor_sizes: _PositiveNumbers = (16.0, 32.0, 64.0, 128.0, 256.0)
     """Square root of the anchors' area, pixels of the resized image."""
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_ratios: _PositiveNumbers = (0.5, 1.0, 2.0)
     """Height / width."""
     positive_iou: float = 0.7
     negative_iou: float = 0.3
-    anchors_per_image: int = 256
+    anchors_per_image: _Count = 256
     """Anchors that enter the loss."""
-    positive_fraction: float = 0.5
-    nms_iou: float = 0.7
-    pre_nms_top_k: int = 6000
-    current_top_k: int = 300
+    positive_fraction: _Share = 0.5
+    nms_iou: _Share = 0.7
+    pre_nms_top_k: _Count = 6000
+    current_top_k: _Count = 300
     """Proposals kept for the current frame."""
-    reference_top_k: int = 75
+    reference_top_k: _Count = 75
     """Proposals kept for each reference frame."""
-    min_size_px: float = 0.0
+    min_size_px: _NonNegative = 0.0
     """Proposals with a shorter side are dropped, pixels of the resized image."""
 
     def __post_init__(self) -> None:
-        _require(
-            bool(self.anchor_sizes) and min(self.anchor_sizes) > 0,
-            f"proposals.anchor_sizes must be positive numbers, got {self.anchor_sizes}",
-        )
-        _require(
-            bool(self.anchor_ratios) and min(self.anchor_ratios) > 0,
-            f"proposals.anchor_ratios must be positive numbers, got {self.anchor_ratios}",
-        )
+        _check(self, "proposals")
         _require(
             0 <= self.negative_iou <= self.positive_iou <= 1,
             "proposals needs 0 <= negative_iou <= positive_iou <= 1, "
             f"got {self.negative_iou} and {self.positive_iou}",
         )
-        for name in ("anchors_per_image", "pre_nms_top_k", "current_top_k", "reference_top_k"):
-            _require(getattr(self, name) >= 1, f"proposals.{name} must be >= 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,12 +307,12 @@ class AlignmentConfig:
 
     __pydantic_config__ = _STRICT
 
-    num_blocks: int = 1
+    num_blocks: _Natural = 1
     """k of Table 3; 0 bypasses alignment and pixel-level aggregation."""
     kernel_size: Literal[1, 3] = 3
 
     def __post_init__(self) -> None:
-        _require(self.num_blocks >= 0, f"alignment.num_blocks must be >= 0, got {self.num_blocks}")
+        _check(self, "alignment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,7 +339,7 @@ class SelectionConfig:
 
     enabled: bool = True
     """Off: the first candidates are kept instead of the least similar ones."""
-    num_frames: int = 2
+    num_frames: _Natural = 2
     """Long-term frames kept (m of Table 4)."""
     similarity: Literal["cosine", "scaled_dot"] = "cosine"
     backbone_gradient: bool = True
@@ -347,7 +347,7 @@ class SelectionConfig:
     from them), which saves its backward pass."""
 
     def __post_init__(self) -> None:
-        _require(self.num_frames >= 0, f"selection.num_frames must be >= 0, got {self.num_frames}")
+        _check(self, "selection")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -364,11 +364,11 @@ class RelationConfig:
         "long_term",
     )
     """Aggregation stages in order; empty = a single-frame head."""
-    embedding: int = 1024
+    embedding: _Count = 1024
     """D, width of a proposal's feature vector."""
-    num_groups: int = 16
+    num_groups: _Count = 16
     """K of eq. 5."""
-    distill_ratio: float = 0.2
+    distill_ratio: Annotated[float, _Limit("more than 0 and at most 1", lambda value: 0 < value <= 1)] = 0.2
     """Share of each short-term frame's proposals that is enhanced and kept from the second short-term stage on."""
     variant: Literal["full", "no_location", "simple"] = "full"
     """Table 5's three rows."""
@@ -383,13 +383,11 @@ class RelationConfig:
     """The long-term stages enhance the current frame's proposals too."""
 
     def __post_init__(self) -> None:
+        _check(self, "relation")
         _require(
-            self.embedding >= 1 and self.embedding % self.num_groups == 0,
+            self.embedding % self.num_groups == 0,
             "relation.embedding must be a multiple of relation.num_groups, "
             f"got {self.embedding} and {self.num_groups}",
-        )
-        _require(
-            0 < self.distill_ratio <= 1, f"relation.distill_ratio must be in 0..1, got {self.distill_ratio}"
         )
 
 
@@ -399,19 +397,20 @@ class HeadConfig:
 
     __pydantic_config__ = _STRICT
 
-    roi_size: int = 7
-    rois_per_image: int = 128
+    roi_size: _Count = 7
+    rois_per_image: _Count = 128
     """Proposals that enter the loss."""
-    positive_fraction: float = 0.25
-    positive_iou: float = 0.5
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    score_threshold: float = 0.001
-    nms_iou: float = 0.5
-    detections_per_frame: int = 100
+    positive_fraction: _Share = 0.25
+    positive_iou: _Share = 0.5
+    box_weights: Annotated[
+        tuple[float, float, float, float], _Limit("positive numbers", lambda values: min(values) > 0)
+    ] = (10.0, 10.0, 5.0, 5.0)
+    score_threshold: _Share = 0.001
+    nms_iou: _Share = 0.5
+    detections_per_frame: _Count = 100
 
     def __post_init__(self) -> None:
-        for name in ("roi_size", "rois_per_image", "detections_per_frame"):
-            _require(getattr(self, name) >= 1, f"head.{name} must be >= 1, got {getattr(self, name)}")
+        _check(self, "head")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -450,26 +449,29 @@ class TrainConfig:
 
     __pydantic_config__ = _STRICT
 
-    seed: int = 0
-    iterations: int = 600
+    seed: _Seed = 0
+    iterations: _Count = 600
     """Optimiser updates."""
-    batch_size: int = 4
+    batch_size: _Count = 4
     """Clips per update over all processes (the global batch)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["warmup_multistep", "one_cycle"] = "warmup_multistep"
-    lr: float = 0.001
+    lr: _Positive = 0.001
     """Peak learning rate at a global batch of `lr_batch_size`; scaled linearly with the batch."""
-    lr_batch_size: int = 4
-    alignment_lr_factor: float = 0.1
+    lr_batch_size: _Count = 4
+    alignment_lr_factor: _NonNegative = 0.1
     """Learning rate of the feature alignment, as a share of `lr`: at the full rate its sampling offsets run away
     before the features are worth aligning."""
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_iterations: int = 500
-    milestones: tuple[float, ...] = (0.6667,)
+    momentum: _ShareBelowOne = 0.9
+    weight_decay: _NonNegative = 1e-4
+    warmup_iterations: _Natural = 500
+    milestones: Annotated[
+        tuple[float, ...],
+        _Limit("fractions in 0..1", lambda values: all(0 <= value <= 1 for value in values)),
+    ] = (0.6667,)
     """Where the learning rate drops by `gamma`, as fractions of the training (warmup_multistep)."""
-    gamma: float = 0.1
-    max_gradient_norm: float | None = None
+    gamma: _Share = 0.1
+    max_gradient_norm: _Positive | None = None
     """Clip the global gradient norm; null = never."""
     still_iterations: int = 0
     """First updates that train on still clips: the current frame alone, without the temporal parts.
@@ -477,71 +479,50 @@ class TrainConfig:
     Far cheaper than whole clips, and the temporal parts learn faster on features that know the objects. The
     one-cycle schedule runs once for each of the two phases.
     """
-    flip_probability: float = 0.5
+    flip_probability: _Share = 0.5
     """Chance of a horizontal flip, one draw per clip."""
-    colour_jitter: float = 0.0
+    colour_jitter: _ShareBelowOne = 0.0
     """Random change of contrast and colour, one draw per clip, as a fraction."""
     amp: Literal["auto", "off"] = "auto"
     """bf16 autocast where the hardware multiplies it: GPUs, and CPUs with AVX512-BF16 or AMX."""
-    num_workers: int = 2
+    num_workers: _Natural = 2
     """Loader processes per training process; the clips drawn do not depend on it."""
-    log_every: int = 10
+    log_every: _Count = 10
     """Updates between two lines of metrics."""
-    checkpoint_every: int = 100
+    checkpoint_every: _Count = 100
     """Updates between two checkpoints."""
-    validate_every: int = 0
+    validate_every: _Natural = 0
     """Updates between two validations on the val split; 0 = only at the end."""
-    validation_frames: int = 240
+    validation_frames: _Natural = 240
     """Most frames that one validation looks at; 0 = no validation."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: _Count = 2
     """Newest checkpoints kept: one to go on from, the others to fall back to."""
     release: str = "last"
     """Weights that training leaves behind: `last`, or those with the highest value of a validation figure, which is
     named as in the metrics (`val.coco.AP50`)."""
-    max_skipped_updates: int = 10
+    max_skipped_updates: _Natural = 10
     """Updates whose loss or gradient is not finite are skipped; past this number training stops."""
     warm_start: str | None = None
     """Weights to start from (safetensors, a PyTorch state dict or checkpoint): what fits by name and shape is taken."""
-    warm_start_coverage: float = 0.5
+    warm_start_coverage: _ShareBelowOne = 0.5
     """Least share of the model's parameters that `warm_start` must fill."""
-    ema_decay: float = 0.0
+    ema_decay: _ShareBelowOne = 0.0
     """Detect with a running mean of the weights, of which an update keeps this share (0.999); 0 = with the weights."""
-    image_scales: tuple[float, ...] = (1.0,)
+    image_scales: _PositiveNumbers = (1.0,)
     """Factors of the model's image sides, of which each update draws one."""
     compile: bool = False
     """Compile the backbone (torch.compile), which needs a C++ compiler on the CPU."""
 
     def __post_init__(self) -> None:
-        positive = ("iterations", "batch_size", "lr_batch_size", "log_every", "checkpoint_every")
-        for name in (*positive, "keep_checkpoints"):
-            _require(getattr(self, name) >= 1, f"train.{name} must be >= 1, got {getattr(self, name)}")
-        counts = ("num_workers", "warmup_iterations", "validate_every", "validation_frames")
-        for name in (*counts, "max_skipped_updates"):
-            _require(getattr(self, name) >= 0, f"train.{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("warm_start_coverage", "ema_decay"):
-            share = getattr(self, name)
-            _require(0 <= share < 1, f"train.{name} must be at least 0 and less than 1, got {share}")
-        _require(
-            bool(self.image_scales) and min(self.image_scales) > 0,
-            f"train.image_scales must be positive numbers, got {self.image_scales}",
-        )
+        _check(self, "train")
         _require(
             self.release == "last" or (self.release.startswith("val.") and self.validation_frames > 0),
             "train.release must be last or, with train.validation_frames > 0, a figure of the validation "
             f"(val.coco.AP50), got {self.release!r}",
         )
-        _require(self.lr > 0 and math.isfinite(self.lr), f"train.lr must be > 0 and finite, got {self.lr}")
-        _require_seed("train", self.seed)
         _require(
             0 <= self.still_iterations <= self.iterations,
             f"train.still_iterations must be in 0..iterations ({self.iterations}), got {self.still_iterations}",
-        )
-        _require(
-            0 <= self.colour_jitter < 1, f"train.colour_jitter must be in 0..1, got {self.colour_jitter}"
-        )
-        _require(
-            0 <= self.flip_probability <= 1,
-            f"train.flip_probability must be in 0..1, got {self.flip_probability}",
         )
 
 
@@ -557,25 +538,21 @@ class EvaluateConfig:
         "voc07",
     )
     """Presets that the detections are scored by; docs/evaluation.md."""
-    frame_stride: int = 1
+    frame_stride: _Count = 1
     """Score every n-th frame of each video (every frame is still streamed through the detector)."""
-    num_pictures: int = 12
+    num_pictures: _Natural = 12
     """Pictures of the worst misses."""
-    num_threads: int = 1
+    num_threads: _Count = 1
     """CPU threads of each process. The last bits of the detections depend on it, but not on how many processes there
     are (LSTFE_NPROC): processes of one thread each are also the faster way to use several cores."""
-    resamples: int = 1000
+    resamples: _Natural = 1000
     """Resamples of the videos that the 95 % intervals come from; 0 = no intervals."""
-    seed: int = 0
+    seed: _Seed = 0
     """Of the resamples."""
 
     def __post_init__(self) -> None:
+        _check(self, "evaluate")
         _require(bool(self.protocols), "evaluate.protocols must name at least one protocol")
-        _require(self.frame_stride >= 1, f"evaluate.frame_stride must be >= 1, got {self.frame_stride}")
-        _require(self.num_pictures >= 0, f"evaluate.num_pictures must be >= 0, got {self.num_pictures}")
-        _require(self.num_threads >= 1, f"evaluate.num_threads must be >= 1, got {self.num_threads}")
-        _require(self.resamples >= 0, f"evaluate.resamples must be >= 0, got {self.resamples}")
-        _require_seed("evaluate", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -586,23 +563,19 @@ class ExportConfig:
 
     opset: Literal[19, 20, 21] = 20
     """18 writes an invalid DeformConv, 22 has no RoiAlign kernel in ONNX Runtime."""
-    parity_frames: int = 60
+    parity_frames: _Count = 60
     """Real frames that both backends detect on."""
-    max_difference: float = 1e-3
+    max_difference: _Positive = 1e-3
     """Largest relative difference of any graph's output that is accepted, on random and on real frames."""
-    calibration_frames: int = 64
+    calibration_frames: _Count = 64
     """Training frames that the ranges of int8 and fp8 are taken from."""
-    int8_min_stride: int = 8
+    int8_min_stride: _Count = 8
     """Finest maps that int8 and fp8 layers of the backbone read, in image pixels a cell; layers before stay fp16."""
-    max_ap_drop: float = 0.01
+    max_ap_drop: _Share = 0.01
     """Largest loss of AP (coco) and AP50 (voc07) on the val split that a lower precision may cost."""
 
     def __post_init__(self) -> None:
-        _require(self.parity_frames >= 1, f"export.parity_frames must be >= 1, got {self.parity_frames}")
-        _require(self.max_difference > 0, f"export.max_difference must be > 0, got {self.max_difference}")
-        for name in ("calibration_frames", "int8_min_stride"):
-            _require(getattr(self, name) >= 1, f"export.{name} must be >= 1, got {getattr(self, name)}")
-        _require(0 <= self.max_ap_drop <= 1, f"export.max_ap_drop must be in 0..1, got {self.max_ap_drop}")
+        _check(self, "export")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -612,15 +585,12 @@ class DeployConfig:
     __pydantic_config__ = _STRICT
 
     bundle_name: str = "lstfe"
-    score_threshold: float = 0.3
+    score_threshold: _Share = 0.3
     """Detections below it are not drawn on videos (they are still written to detections.json)."""
 
     def __post_init__(self) -> None:
+        _check(self, "deploy")
         _require(bool(self.bundle_name), "deploy.bundle_name must not be empty")
-        _require(
-            0 <= self.score_threshold <= 1,
-            f"deploy.score_threshold must be in 0..1, got {self.score_threshold}",
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,11 +13,13 @@ from lstfe.config import (
     Config,
     DataConfig,
     EvaluateConfig,
+    HeadConfig,
     InferenceConfig,
     ModelConfig,
     ProposalConfig,
     RelationConfig,
     RenderConfig,
+    SelectionConfig,
     TrainConfig,
 )
 
@@ -44,12 +46,26 @@ def test_a_config_cannot_be_changed_after_birth() -> None:
         (ProposalConfig, {"negative_iou": 0.8}, "0 <= negative_iou <= positive_iou <= 1"),
         (AlignmentConfig, {"num_blocks": -1}, "alignment.num_blocks must be >= 0"),
         (RelationConfig, {"embedding": 100, "num_groups": 16}, "must be a multiple of relation.num_groups"),
-        (RelationConfig, {"distill_ratio": 0.0}, "relation.distill_ratio"),
         (
             ModelConfig,
             {"image_short_side": 800, "image_long_side": 600},
             "image_short_side <= image_long_side",
         ),
+        (RelationConfig, {"distill_ratio": 0.0}, "distill_ratio must be more than 0 and at most 1, got 0.0"),
+        (RelationConfig, {"num_groups": 0}, "relation.num_groups must be >= 1, got 0"),
+        (BackboneConfig, {"reduce_channels": 0}, "backbone.reduce_channels must be >= 1, got 0"),
+        (ProposalConfig, {"nms_iou": 7.0}, "proposals.nms_iou must be in 0..1, got 7.0"),
+        (ProposalConfig, {"anchor_ratios": (1.0, float("nan"))}, "anchor_ratios must be positive numbers"),
+        (HeadConfig, {"positive_fraction": -3.0}, "head.positive_fraction must be in 0..1, got -3.0"),
+        (HeadConfig, {"box_weights": (10.0, 10.0, 0.0, 5.0)}, "head.box_weights must be positive numbers"),
+        (TrainConfig, {"momentum": 9.0}, "train.momentum must be at least 0 and less than 1, got 9.0"),
+        (TrainConfig, {"gamma": -1.0}, "train.gamma must be in 0..1, got -1.0"),
+        (TrainConfig, {"max_gradient_norm": 0.0}, "train.max_gradient_norm must be > 0 and finite, got 0.0"),
+        (TrainConfig, {"milestones": (4.0,)}, "train.milestones must be fractions in 0..1"),
+        (TrainConfig, {"weight_decay": -1.0}, "train.weight_decay must be >= 0, got -1.0"),
+        (TrainConfig, {"alignment_lr_factor": -1.0}, "train.alignment_lr_factor must be >= 0, got -1.0"),
+        (TrainConfig, {"colour_jitter": 1.0}, "colour_jitter must be at least 0 and less than 1, got 1.0"),
+        (TrainConfig, {"seed": -1}, "train.seed must be in 0"),
         (TrainConfig, {"lr": 0.0}, "train.lr must be > 0"),
         (TrainConfig, {"lr": float("nan")}, "train.lr must be > 0"),
         (TrainConfig, {"lr": float("inf")}, "train.lr must be > 0 and finite, got inf"),
@@ -69,3 +85,22 @@ def test_a_config_cannot_be_changed_after_birth() -> None:
 def test_impossible_values_are_refused_at_birth(kind: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(**values)
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(kind(), **values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (
+            TrainConfig,
+            {"max_gradient_norm": None, "milestones": (), "momentum": 0.0, "alignment_lr_factor": 0.0},
+        ),
+        (BackboneConfig, {"reduce_channels": None}),
+        (RelationConfig, {"distill_ratio": 1.0, "stages": ()}),
+        (SelectionConfig, {"num_frames": 0}),
+    ],
+)
+def test_what_stands_for_none_or_all_is_accepted(kind: Any, values: dict[str, Any]) -> None:
+    section = kind(**values)
+    assert {name: getattr(section, name) for name in values} == values

@@ -251,7 +251,7 @@ def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, text: str, expec
 
 
 def test_an_impossible_value_in_a_file_keeps_its_sentence(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "train: {lr: -1.0}") == "params.yaml: train.lr must be > 0, got -1.0"
+    assert refusal(tmp_path, "train: {lr: -1.0}") == "params.yaml: train.lr must be > 0 and finite, got -1.0"
 
 
 CHOOSING = "model: {preset: a, selection: {num_frames: 2}}\npresets: {a: {}}\n"
