@@ -9,7 +9,7 @@ from lstfe.data.importers.frame_xml import FrameObject, FrameXml, read_frame_xml
 
 OBJECT = """<object><trackid>3</trackid><name> n01 </name>
 <bndbox><xmax>9</xmax><xmin>1</xmin><ymax>8.5</ymax><ymin>2</ymin></bndbox>
-<occluded>1</occluded><generated>0</generated></object>"""
+<occluded>1</occluded><generated>0</generated><difficult>1</difficult></object>"""
 
 
 def _read(tmp_path: Path, content: str) -> FrameXml:
@@ -24,14 +24,15 @@ def test_an_empty_annotation_is_a_frame_without_objects(tmp_path: Path) -> None:
 
 def test_objects_keep_their_corners_track_and_flags(tmp_path: Path) -> None:
     size = "<size><width>96</width><height>64</height><depth>3</depth></size>"
-    expected = FrameObject("n01", (1, 2, 9, 8.5), 3, is_occluded=True, is_generated=False)
+    expected = FrameObject("n01", (1, 2, 9, 8.5), 3, is_occluded=True, is_generated=False, is_difficult=True)
     assert _read(tmp_path, size + OBJECT) == FrameXml((64, 96), [expected])
 
 
 def test_tracks_and_flags_may_be_absent(tmp_path: Path) -> None:
     bare = "<object><name>x</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object>"
     [item] = _read(tmp_path, bare).objects
-    assert (item.track, item.is_occluded, item.is_generated) == (None, False, False)
+    assert item.track is None
+    assert (item.is_occluded, item.is_generated, item.is_difficult) == (False, False, False)
 
 
 @pytest.mark.parametrize(
