@@ -6,10 +6,11 @@ videos, may lose little in any class and any size, must be the same detector aft
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lstfe.errors import UserError
 from pipelines.operations_config import GateConfig
 
 _NO_TRUTH = "no ground truth to measure it on"
@@ -95,9 +96,25 @@ COLUMNS = ("check", "outcome", "value", "limit", "reason")
 
 
 def decide(evidence: Evidence, gate: GateConfig) -> Decision:
-    """Return whether the challenger becomes champion: when every check passes."""
+    """Return whether the challenger becomes champion: when every check passes.
+
+    UserError where the gate has a limit for a class or size that the evidence lacks: misspelt, it would not hold.
+    """
+    classes = tuple(evidence.by_class) or evidence.labels[0]
+    _refuse_unknown("class_drops", gate.class_drops, classes)
+    if evidence.by_class:  # else nothing was compared, and no size is known
+        _refuse_unknown("size_drops", gate.size_drops, tuple(evidence.by_size))
     checks = list(_checks(evidence, gate))
     return Decision(promote=all(check.passed for check in checks), checks=tuple(checks))
+
+
+def _refuse_unknown(key: str, limits: Mapping[str, float], known: Collection[str]) -> None:
+    expected = f"one of {', '.join(known)}" if known else "none"
+    for name in limits:
+        if name not in known:
+            raise UserError(
+                f"gate.{key}: found {name!r}, expected {expected} as measured; mend it in params.yaml"
+            )
 
 
 def _checks(evidence: Evidence, gate: GateConfig) -> Iterable[Check]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lstfe.errors import UserError
 from pipelines.gate import COLUMNS, Evidence, Paired, decide
 from pipelines.operations_config import GateConfig
 
@@ -103,6 +104,28 @@ def test_one_size_bin_that_falls_too_far_is_enough_to_refuse() -> None:
 
     assert _refused(evidence) == ["size AP_tiny"]
     assert _refused(evidence, replace(GATE, size_drops={"AP_tiny": 0.05})) == []
+
+
+@pytest.mark.parametrize("evidence", [BETTER, FIRST, replace(BETTER, by_class={}, by_size={})])
+def test_a_limit_of_a_class_that_is_not_there_is_refused(evidence: Evidence) -> None:
+    with pytest.raises(
+        UserError, match=r"gate\.class_drops: found 'dorne', expected one of drone as measured"
+    ):
+        decide(evidence, replace(GATE, class_drops={"drone": 0.1, "dorne": 0.1}))
+
+
+def test_a_limit_of_a_size_that_is_not_there_is_refused() -> None:
+    limits = replace(GATE, size_drops={"APL": 0.1})
+    with pytest.raises(
+        UserError, match=r"gate\.size_drops: found 'APL', expected one of APs, APl as measured"
+    ):
+        decide(BETTER, limits)
+    with pytest.raises(UserError, match=r"gate\.size_drops: found 'APL', expected none as measured"):
+        decide(replace(BETTER, by_size={}), limits)
+
+
+def test_limits_of_sizes_wait_where_there_is_nothing_to_compare_with() -> None:
+    assert _refused(FIRST, replace(GATE, size_drops={"APl": 0.1})) == []
 
 
 def test_what_has_no_ground_truth_cannot_fall() -> None:
