@@ -19,12 +19,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from lstfe.data.footage import list_pictures
-from lstfe.data.video import read_video, upright_rgb, video_frame_rate
+from lstfe.data.video import DEFAULT_FRAME_RATE, read_video, upright_rgb, video_frame_rate
 from lstfe.errors import UserError
 from lstfe.types import ByteArray
 
-# Where neither the container nor the camera gives a rate.
-DEFAULT_FRAME_RATE = 25.0
 # A stream that neither opens nor sends a packet for so long is given up, in seconds.
 _LIVE_TIMEOUT = (10.0, 10.0)
 _CAMERA = re.compile(r"(?:/dev/video)?(\d+)")

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import av
 
-from lstfe.data.video import VideoError, decode_video, upright_rgb, upright_size
+from lstfe.data.video import DEFAULT_FRAME_RATE, VideoError, decode_video, upright_rgb, upright_size
 from lstfe.errors import UserError
 
 HEADER = struct.Struct("<cI")
@@ -122,7 +122,7 @@ def _check_header(path: Path, limits: VideoLimits) -> float:
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video stream, expected one")
             stream = container.streams.video[0]
-            frame_rate = float(stream.average_rate or 30.0)
+            frame_rate = float(stream.average_rate or DEFAULT_FRAME_RATE)
             size = stream.codec_context.width, stream.codec_context.height
             announced = stream.frames
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -15,12 +15,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lstfe.data.coco_video import VideoEntry
-from lstfe.data.video import Frame, VideoError, VideoInfo, probe_video, read_video
+from lstfe.data.video import DEFAULT_FRAME_RATE, Frame, VideoError, VideoInfo, probe_video, read_video
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-DEFAULT_FRAME_RATE = 30.0
-"""Frames per second of a folder of pictures, which states none."""
 
 ReportProgress = Callable[[int, int, str], None]
 """Takes the videos done, the videos in all and the name of the video just done."""

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from lstfe.data.coco_video import VideoAnnotations, VideoEntry, clip_bbox, load_annotations
 from lstfe.data.contact_sheet import VideoObject, draw_crop, join_crops, pick_smallest
 from lstfe.data.faults import AnnotationError
-from lstfe.data.footage import DEFAULT_FRAME_RATE, read_as_annotated
+from lstfe.data.footage import read_as_annotated
 from lstfe.data.splits import UNSPLIT, annotation_files
-from lstfe.data.video import Frame, VideoError, VideoWriter
+from lstfe.data.video import DEFAULT_FRAME_RATE, Frame, VideoError, VideoWriter
 from lstfe.errors import UserError
 from lstfe.visualize import append_caption, draw_instances
 from lstfe.whole_files import new_file

@@ -23,6 +23,8 @@ _LOGGER = logging.getLogger(__name__)
 
 Frame = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
+DEFAULT_FRAME_RATE = 30.0
+"""Frames per second where nothing states any: of pictures, of some containers, cameras and annotations."""
 
 
 class VideoError(UserError):
@@ -54,13 +56,13 @@ def probe_video(path: Path | str) -> VideoInfo:
 
 
 def video_frame_rate(path: Path | str) -> float:
-    """Return the frames per second that the container states, 30.0 where it states none."""
+    """Return the frames per second that the container states, DEFAULT_FRAME_RATE where it states none."""
     try:
         with _open(path) as container:
             rate = _video_stream(container, path).average_rate
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: cannot be opened ({_reason(error)}), expected a video file") from None
-    return float(rate) if rate else 30.0
+    return float(rate) if rate else DEFAULT_FRAME_RATE
 
 
 class VideoWriter:

@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from deploy.sources import SourceError, open_source
+<<<<<<< HEAD
 from lstfe.data.video import read_video
+=======
+from lstfe.data.coco_video import VideoEntry
+from lstfe.data.footage import probe_footage
+from lstfe.data.video import DEFAULT_FRAME_RATE
+>>>>>>> c16fc13 (One default frame rate, in lstfe/data/video.py: pictures detected on had 25, imported ones 30)
 from lstfe.errors import UserError
 
 from ..turned_video import turn_video
@@ -31,6 +37,12 @@ def test_a_folder_gives_its_pictures_in_natural_order(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert (source.name, source.num_frames) == (tmp_path.name, 4)
     assert [int(frame[0, 0, 0]) for frame in source.read()] == [1, 9, 10, 100]
+
+
+def test_pictures_have_one_frame_rate_whether_detected_on_imported_or_annotated(tmp_path: Path) -> None:
+    write_picture(tmp_path / "1.png", 0)
+    assert open_source(tmp_path).frame_rate == probe_footage(tmp_path).frame_rate == DEFAULT_FRAME_RATE
+    assert VideoEntry(1, "v", "v", 48, 32, 1).frame_rate == DEFAULT_FRAME_RATE
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from lstfe.data.entries import CORNER_PIXELS_INSIDE, INFO, corner_pixels_inside
 from lstfe.data.faults import AnnotationError, fault
-from lstfe.data.footage import DEFAULT_FRAME_RATE
 from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX
 from lstfe.data.json_rows import Row, read_rows
 from lstfe.data.raw import check_video_name
+from lstfe.data.video import DEFAULT_FRAME_RATE
 
 Id = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Pixels = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lstfe.data.faults import AnnotationError, fault
-from lstfe.data.footage import DEFAULT_FRAME_RATE, VIDEO_SUFFIXES, find_footage, probe_footage
+from lstfe.data.footage import VIDEO_SUFFIXES, find_footage, probe_footage
 from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, parse_integer, parse_number
 from lstfe.data.importers.xml_elements import Element, read_elements
 from lstfe.data.raw import (
@@ -37,7 +37,7 @@ from lstfe.data.raw import (
     write_raw,
 )
 from lstfe.data.splits import plan_splits
-from lstfe.data.video import VideoInfo
+from lstfe.data.video import DEFAULT_FRAME_RATE, VideoInfo
 
 _SHAPES = ("polygon", "polyline", "points", "cuboid", "skeleton", "ellipse", "mask")
 

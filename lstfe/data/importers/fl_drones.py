@@ -19,11 +19,11 @@ from typing import Any
 
 from lstfe.data.association import Box
 from lstfe.data.faults import AnnotationError, fault
-from lstfe.data.footage import DEFAULT_FRAME_RATE, find_footage, probe_footage
+from lstfe.data.footage import find_footage, probe_footage
 from lstfe.data.importers.grammar import MAX_FRAMES, MAX_PX, check_frame, parse_integer, read_lines
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, clip_objects, number_instances, write_raw
 from lstfe.data.splits import plan_splits
-from lstfe.data.video import VideoInfo
+from lstfe.data.video import DEFAULT_FRAME_RATE, VideoInfo
 
 ANNOTATION_FOLDERS = ("fl_drones", "annotations_fl_drone", "annotations_fl")
 """Where a source keeps its texts, in order of preference (drones alone before all kinds of objects)."""

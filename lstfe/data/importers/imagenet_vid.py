@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from lstfe.data.faults import AnnotationError, fault
-from lstfe.data.footage import DEFAULT_FRAME_RATE, probe_footage
+from lstfe.data.footage import probe_footage
 from lstfe.data.importers.frame_xml import FrameXml, read_frame_xml
 from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, parse_integer, read_lines
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, check_video_name, clip_objects, write_raw
 from lstfe.data.splits import plan_splits
-from lstfe.data.video import VideoInfo
+from lstfe.data.video import DEFAULT_FRAME_RATE, VideoInfo
 
 CLASSES = {
     "n02691156": "airplane",

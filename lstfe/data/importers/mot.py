@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lstfe.data.faults import AnnotationError, fault
-from lstfe.data.footage import DEFAULT_FRAME_RATE, find_footage, probe_footage
+from lstfe.data.footage import find_footage, probe_footage
 from lstfe.data.importers.grammar import (
     MAX_FRAMES,
     MAX_PX,
@@ -37,7 +37,7 @@ from lstfe.data.importers.grammar import (
 )
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, clip_objects, number_instances, write_raw
 from lstfe.data.splits import plan_splits
-from lstfe.data.video import VideoInfo
+from lstfe.data.video import DEFAULT_FRAME_RATE, VideoInfo
 
 MOT17_CLASSES = (
     "pedestrian",

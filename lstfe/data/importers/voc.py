@@ -19,7 +19,6 @@ from typing import Any
 
 from lstfe.data.faults import AnnotationError, fault
 from lstfe.data.footage import (
-    DEFAULT_FRAME_RATE,
     PICTURE_SUFFIXES,
     find_footage,
     list_pictures,
@@ -30,7 +29,7 @@ from lstfe.data.importers.frame_xml import FrameXml, read_frame_xml
 from lstfe.data.importers.grammar import MAX_FRAMES, check_frame, parse_integer
 from lstfe.data.raw import ImportOptions, RawObject, RawVideo, clip_objects, number_instances, write_raw
 from lstfe.data.splits import plan_splits
-from lstfe.data.video import VideoInfo
+from lstfe.data.video import DEFAULT_FRAME_RATE, VideoInfo
 
 
 def import_voc(source: Path, destination: Path, options: ImportOptions) -> dict[str, Any]:
