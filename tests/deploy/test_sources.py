@@ -9,13 +9,9 @@ import pytest
 from PIL import Image
 
 from deploy.sources import SourceError, open_source
-<<<<<<< HEAD
-from lstfe.data.video import read_video
-=======
 from lstfe.data.coco_video import VideoEntry
 from lstfe.data.footage import probe_footage
-from lstfe.data.video import DEFAULT_FRAME_RATE
->>>>>>> c16fc13 (One default frame rate, in lstfe/data/video.py: pictures detected on had 25, imported ones 30)
+from lstfe.data.video import DEFAULT_FRAME_RATE, read_video
 from lstfe.errors import UserError
 
 from ..turned_video import turn_video
