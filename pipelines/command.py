@@ -37,6 +37,7 @@ _EXTRAS = {
     "service": (
         "anyio",
         "fastapi",
+        "h11",
         "prometheus_client",
         "python_multipart",
         "starlette",

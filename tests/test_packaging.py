@@ -16,7 +16,13 @@ from .test_architecture import PACKAGES, ROOT, loaded_with, sources, top_levels
 
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 _MODULES = {"pillow": "PIL", "ruamel.yaml": "ruamel", "python-multipart": "python_multipart"}
-_BROUGHT_ALONG = {"anyio": "fastapi", "starlette": "fastapi", "pandas": "mlflow", "scmrepo": "dvc"}
+_BROUGHT_ALONG = {
+    "anyio": "fastapi",
+    "starlette": "fastapi",
+    "h11": "uvicorn",
+    "pandas": "mlflow",
+    "scmrepo": "dvc",
+}
 _OF_THE_MACHINE = {"triton_python_backend_utils", "prefect_dask", "prefect_ray", "pynvml"}
 """Modules that Triton has, or whose extras the code names where it needs them."""
 
