@@ -27,7 +27,7 @@ from deploy.engine_manifest import (
     write_engine_manifest,
 )
 from deploy.engine_precision import require_kernels, set_precision
-from deploy.files import replace_directory, stamp_of
+from deploy.files import stamp_of, whole_folder
 from deploy.graphs import GraphSizes, Precision
 from deploy.plugin.build import provide_plugin
 from deploy.resampling import NAME as RESAMPLE
@@ -72,10 +72,7 @@ def build_engines(
     tensorrt, gpu = open_tensorrt(), open_cuda().gpu
     require_kernels(precision, tensorrt.version, gpu)
     destination = bundle.directory / ENGINES_DIR / engine_key(precision, tensorrt.version, gpu)
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(destination) as partial:
         library = provide_plugin(plugin, partial / PLUGIN_FILE, tensorrt.version, gpu)
         tensorrt.load_plugin(library)
         build = EngineBuild(tensorrt, precision, bundle.directory / ENGINES_DIR / TIMING_CACHE_FILE)
@@ -99,9 +96,6 @@ def build_engines(
             },
         )
         write_engine_manifest(partial, manifest)
-        replace_directory(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return destination
 
 

@@ -36,12 +36,12 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        replace_directory(partial, destination)
+        _replace_directory(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def replace_directory(new: Path, destination: Path) -> None:
+def _replace_directory(new: Path, destination: Path) -> None:
     """Give a whole folder its name; what had the name is gone only when the new one is in its place."""
     old = destination.with_name(f".{destination.name}.old")
     shutil.rmtree(old, ignore_errors=True)

@@ -172,9 +172,8 @@ class Champion:
         unreadable: OSError | None = None
         try:
             content = self._read()
-        except (
-            OSError
-        ) as error:  # what it says stands for the content: nothing is new while it stays the same
+        except OSError as error:
+            # What it says stands for the content: nothing is new while it stays the same.
             content, unreadable = repr(error).encode(), error
         known, tried_at = self._tried
         is_new = content != known
