@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.boxes import BoxBench, Row
 from benchmarks.gpu import (
     Ceilings,
     Clock,
@@ -33,13 +33,12 @@ from benchmarks.gpu import (
     time_us,
     write_report,
 )
-from benchmarks.proposals import ProposalBench, check_proposals, proposal_goal, time_proposals
+from benchmarks.proposals import check_proposals, proposal_goal, time_proposals
+from benchmarks.suppression import check_suppression, frames_of, suppression_goal, time_suppression
 from deploy.plugin import library as kernels
 from deploy.plugin.cases import Case, Tensors, make, random_case, tap_maps, torchvision_answer
 from deploy.plugin.library import PluginError, build_library, open_library
 from deploy.plugin.operators import Call, Grid, Pair
-
-Row = dict[str, Any]
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Largest relative error (of norms) that random cases may have."""
@@ -65,10 +64,14 @@ class Sizes:
     random_cases: int
     proposals: Pair
     """Anchors of a frame before suppression, boxes after it."""
+    classes: tuple[int, ...]
+    """Numbers of object classes, each of which has all of these boxes."""
 
 
-FULL = Sizes(((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), (1, 2, 3, 4, 6), 200, (6000, 300))
-REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), (1, 2), 2, (200, 30))
+FULL = Sizes(
+    ((38, 63), (60, 94)), (256, 512, 1024), (3, 1), (2, 24), (1, 2, 3, 4, 6), 200, (6000, 300), (1, 30)
+)
+REHEARSAL = Sizes(((5, 7),), (32,), (3, 1), (2,), (1, 2), 2, (200, 30), (2,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,15 @@ class Bench:
     launched: Clock = no_time
     """Times a call from Python, all it waits for included."""
 
-    def proposals(self) -> ProposalBench:
-        """Return where proposals run."""
-        return ProposalBench(self.library, self.device, self.clock, self.launched)
+    def boxes(self) -> BoxBench:
+        """Return where operators on boxes run."""
+        return BoxBench(self.library, self.device, self.clock, self.launched)
 
 
-TABLES = ("random_cases", "errors", "proposals", "times", "proposal_times", "goals")
+TABLES = (
+    *("random_cases", "errors", "proposals", "suppression"),
+    *("times", "proposal_times", "suppression_times", "goals"),
+)
 
 
 def main() -> None:
@@ -138,18 +144,27 @@ def results(bench: Bench) -> Row:
     random_errors = check_random_cases(bench)
     errors = error_table(bench)
     sizes = bench.sizes
-    proposals = check_proposals(bench.proposals(), sizes.maps, sizes.proposals, sizes.random_cases)
+    boxes, frames = bench.boxes(), frames_of(sizes.proposals[1], sizes.classes)
+    proposals = check_proposals(boxes, sizes.maps, sizes.proposals, sizes.random_cases)
+    suppression = check_suppression(boxes, frames, sizes.random_cases)
     times = [row for case in timed_cases(sizes) for row in time_case(bench, case)]
-    proposal_times = list(time_proposals(bench.proposals(), sizes.maps, sizes.proposals))
+    proposal_times = list(time_proposals(boxes, sizes.maps, sizes.proposals))
+    suppression_times = list(time_suppression(boxes, frames))
     return {
         "method": MEASURED,
         "ceilings": asdict(bench.ceilings),
         "random_cases": random_errors,
         "errors": errors,
         "proposals": proposals,
+        "suppression": suppression,
         "times": times,
         "proposal_times": proposal_times,
-        "goals": goals(errors, times, proposal_times),
+        "suppression_times": suppression_times,
+        "goals": [
+            *goals(errors, times),
+            *box_goals("PyTorch's operators / our proposals", proposal_goal(proposal_times)),
+            *box_goals("torchvision's batched_nms / our suppression", suppression_goal(suppression_times)),
+        ],
     }
 
 
@@ -362,7 +377,7 @@ def sum_floor(ceilings: Ceilings, case: Case) -> float | None:
 # ------------------------------------------------------------------------------------------------------- goals
 
 
-def goals(errors: list[Row], times: list[Row], proposal_times: list[Row]) -> list[Row]:
+def goals(errors: list[Row], times: list[Row]) -> list[Row]:
     """Compare what was measured with what was aimed at; a goal without a measurement has no answer."""
     by_what = {row["what"]: row["relative error"] for row in errors}
     half_error = by_what.get("torchvision half")
@@ -376,9 +391,12 @@ def goals(errors: list[Row], times: list[Row], proposal_times: list[Row]) -> lis
             found.append(_goal(f"time of {other} / ours half", where, _ratio(us, other), aim))
         if head[1] == 1024:
             found.append(_goal("share of the floor", where, _ratio(us, "floor, whole"), 0.5))
-    for where, ratio in proposal_goal(proposal_times):
-        found.append(_goal("time of PyTorch's operators / our proposals", where, ratio, 2.0))
     return found
+
+
+def box_goals(what: str, ratios: Iterator[tuple[str, float | None]]) -> list[Row]:
+    """Compare how many times as long PyTorch takes with twice."""
+    return [_goal(f"time of {what}", where, ratio, 2.0) for where, ratio in ratios]
 
 
 def _ratio(us: dict[str, float | None], other: str) -> float | None:

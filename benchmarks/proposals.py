@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from benchmarks.gpu import Clock
+from benchmarks.boxes import BoxBench, Row, ratio
 from deploy.plugin.library import PluginError
 from deploy.plugin.operators import Pair
 from deploy.plugin.proposal_cases import Maps, ProposalCase, frame_case, make, models_answer, random_case
@@ -21,24 +18,10 @@ from deploy.plugin.proposals import ProposalCall
 from lstfe import boxes as box_geometry
 from lstfe.model.proposals import flatten_maps
 
-Row = dict[str, Any]
-
 OURS, OPERATORS, MODELS = "ours", "topk + decode + torchvision's nms", "the model's propose"
 
 
-@dataclass(frozen=True, slots=True)
-class ProposalBench:
-    """Where proposals run, and how they are timed."""
-
-    library: ctypes.CDLL
-    device: torch.device
-    replayed: Clock
-    """Of work that waits for nothing, without the cost of launching it."""
-    launched: Clock
-    """Of one call from Python, all it waits for included."""
-
-
-def check_proposals(bench: ProposalBench, maps: Sequence[Pair], top_k: Pair, random_cases: int) -> list[Row]:
+def check_proposals(bench: BoxBench, maps: Sequence[Pair], top_k: Pair, random_cases: int) -> list[Row]:
     """Hold the kernels to the model on the CPU, random cases and whole frames; stop where a bit differs.
 
     `top_k` is the number of anchors before suppression and of boxes after it.
@@ -52,11 +35,11 @@ def check_proposals(bench: ProposalBench, maps: Sequence[Pair], top_k: Pair, ran
     return rows
 
 
-def _checked(bench: ProposalBench, case: ProposalCase) -> int:
+def _checked(bench: BoxBench, case: ProposalCase) -> int:
     maps = make(case)
     expected = models_answer(case, maps)
     call = prepare(bench, case, _on(bench.device, maps))
-    run(bench, call)
+    bench.run(call)
     if not (
         torch.equal(call.valid.cpu().bool(), expected.valid) and torch.equal(call.boxes.cpu(), expected.boxes)
     ):
@@ -64,7 +47,7 @@ def _checked(bench: ProposalBench, case: ProposalCase) -> int:
     return int(expected.valid.sum())
 
 
-def time_proposals(bench: ProposalBench, maps: Sequence[Pair], top_k: Pair) -> Iterator[Row]:
+def time_proposals(bench: BoxBench, maps: Sequence[Pair], top_k: Pair) -> Iterator[Row]:
     """Time all ways to the proposals of a frame; only what waits for nothing can be replayed."""
     for size in maps:
         case = frame_case(size, pre_nms_top_k=top_k[0], top_k=top_k[1])
@@ -74,12 +57,12 @@ def time_proposals(bench: ProposalBench, maps: Sequence[Pair], top_k: Pair) -> I
             yield {**head, "what": what, "us launched": bench.launched(work), "us replayed": replayed}
 
 
-def ways(bench: ProposalBench, case: ProposalCase) -> dict[str, Callable[[], object]]:
+def ways(bench: BoxBench, case: ProposalCase) -> dict[str, Callable[[], object]]:
     """Return the ways to the proposals."""
     maps = _on(bench.device, make(case))
     network = case.network().to(bench.device)
     return {
-        OURS: partial(run, bench, prepare(bench, case, maps)),
+        OURS: partial(bench.run, prepare(bench, case, maps)),
         OPERATORS: partial(best_boxes, case, maps, network.anchors(case.size)),
         MODELS: lambda: network.propose(
             maps.objectness, maps.box_deltas, [case.image_size], top_k=case.top_k
@@ -103,11 +86,11 @@ def best_boxes(case: ProposalCase, maps: Maps, anchors: Tensor) -> Tensor:
 def proposal_goal(rows: Sequence[Row]) -> Iterator[tuple[str, float | None]]:
     """Return, for each map, how many times as long as ours PyTorch's operators take, both launched from Python."""
     for where in dict.fromkeys(row["map"] for row in rows):
-        us = {row["what"]: row["us launched"] for row in rows if row["map"] == where}
-        yield where, None if us[OURS] is None else us[OPERATORS] / us[OURS]
+        by_what = {row["what"]: row for row in rows if row["map"] == where}
+        yield where, ratio(by_what[OPERATORS], by_what[OURS])
 
 
-def prepare(bench: ProposalBench, case: ProposalCase, maps: Maps) -> ProposalCall:
+def prepare(bench: BoxBench, case: ProposalCase, maps: Maps) -> ProposalCall:
     """Prepare our proposals of a case's maps."""
     return ProposalCall.prepare(
         bench.library,
@@ -119,12 +102,6 @@ def prepare(bench: ProposalBench, case: ProposalCase, maps: Maps) -> ProposalCal
         nms_iou=case.config.nms_iou,
         min_size_px=case.config.min_size_px,
     )
-
-
-def run(bench: ProposalBench, call: ProposalCall) -> None:
-    """Run in torch's current stream, which is the one being captured while a graph is made."""
-    is_cuda = bench.device.type == "cuda"
-    call.run(torch.cuda.current_stream().cuda_stream if is_cuda else 0)
 
 
 def _on(device: torch.device, maps: Maps) -> Maps:

@@ -4,7 +4,7 @@
 TensorRT run in ONNX Runtime, where their results are checked.
 
 Shapes: N pairs of frames, C channels, K kernel size, H x W cells of the maps, h x w cells of the output, A anchors a
-cell, K proposals.
+cell, K proposals, J classes of M boxes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnxscript.values import Op, Opset
 from torch import Tensor
 
 from deploy.graph_types import element_types
+from deploy.rewrite import drop_unused, readers
 from deploy.standard_proposals import standard_proposals
 from lstfe.model.alignment import sampled_sum as sum_of_samples
 
@@ -28,6 +29,7 @@ DOMAIN = "lstfe"
 DEFORM_CONV = "LstfeDeformConv2d"
 SAMPLED_SUM = "LstfeSampledSum"
 PROPOSALS = "LstfeProposals"
+SUPPRESSION = "LstfeSuppression"
 PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 """What TensorRT's parser finds a plugin by, beside the operator's name."""
 
@@ -101,6 +103,37 @@ def use_deform_conv_plugin(model: onnx.ModelProto) -> None:
     declare_domain(model)
 
 
+def use_suppression_plugin(model: onnx.ModelProto) -> None:
+    """Turn what `deploy.suppression.suppress_in_onnx` writes into the plugin's operator, in place.
+
+    Boxes (J, M, 4), scores (J, M) -> marks (J, M), a fixed size: the standard operator gives as many rows as it keeps,
+    which a runtime must wait for before it goes on.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {value.name: value for value in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]:
+        boxes, one_class, *numbers = node.input
+        max_kept, nms_iou, score_threshold = (
+            numpy_helper.to_array(constants[name]).item() for name in numbers
+        )
+        places = _only(model, "Gather", node.output[0])
+        marked = _only(model, "Cast", _only(model, "ScatterND", places.output[0]).output[0])
+        marks = f"{node.output[0]}_marks"
+        node.op_type, node.domain = SUPPRESSION, DOMAIN
+        del node.input[:], node.attribute[:]
+        node.input.extend([boxes, makers[one_class].input[0]])
+        node.output[0] = marked.input[0] = marks
+        given = {"nms_iou": nms_iou, "score_threshold": score_threshold, "max_kept": max_kept} | PLUGIN
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in given.items())
+    drop_unused(model)
+    declare_domain(model)
+
+
+def _only(model: onnx.ModelProto, op_type: str, name: str) -> onnx.NodeProto:
+    (found,) = (node for node in readers(model, name) if node.op_type == op_type)
+    return found
+
+
 def declare_domain(model: onnx.ModelProto) -> None:
     """State the plugin's domain among a model's opsets, if it uses it and does not yet."""
     uses = any(node.domain == DOMAIN for node in model.graph.node)
@@ -142,9 +175,11 @@ def expand_operators(model: onnx.ModelProto) -> onnx.ModelProto:
             made = _expand_sampled_sum(node, prefix, channels[node.input[2]], types)
         elif node.op_type == DEFORM_CONV:
             made = _expand_deform_conv(node, prefix, types)
-        else:
+        elif node.op_type == PROPOSALS:
             anchors = numpy_helper.to_array(constants[node.input[2]])
             made = _expand_proposals(node, prefix, anchors)
+        else:
+            made = _expand_suppression(node, prefix)
         nodes += made[0]
         initializers += made[1]
     del expanded.graph.node[:]
@@ -240,6 +275,42 @@ def _expand_proposals(node: onnx.NodeProto, prefix: str, anchors: npt.NDArray[np
     for value in body.initializer:
         value.name = renamed(value.name)
     return [*nodes, _cast(f"{prefix}valid", node.output[1], TensorProto.INT32)], list(body.initializer)
+
+
+def _expand_suppression(node: onnx.NodeProto, prefix: str) -> _Made:
+    """Let each class be one batch entry of NonMaxSuppression, and mark what it selects."""
+    attributes = attributes_of(node)
+    boxes, scores = node.input
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Unsqueeze", [scores, "axis_1"], "one_class", {}),
+        ("NonMaxSuppression", [boxes, "one_class", "max_kept", "nms_iou", "score_threshold"], "selected", {}),
+        ("Gather", ["selected", "class_and_box"], "places", {"axis": 1}),
+        ("Shape", ["selected"], "number", {"end": 1}),
+        ("Expand", ["one", "number"], "ones", {}),
+        ("Shape", [scores], "shape", {}),
+        ("Expand", ["zero", "shape"], "zeros", {}),
+        ("ScatterND", ["zeros", "places", "ones"], "marks", {}),
+    ]
+    numbers: dict[str, npt.NDArray[np.generic]] = {
+        "axis_1": np.array([1]),
+        "max_kept": np.array([attributes["max_kept"]]),
+        "nms_iou": np.array([attributes["nms_iou"]], np.float32),
+        "score_threshold": np.array([attributes["score_threshold"]], np.float32),
+        "class_and_box": np.array([0, 2]),
+        "one": np.array(1),
+        "zero": np.array(0),
+    }
+    nodes = [
+        helper.make_node(
+            kind,
+            [name if name in node.input else prefix + name for name in inputs],
+            [prefix + output],
+            **given,
+        )
+        for kind, inputs, output, given in steps
+    ]
+    nodes.append(_cast(f"{prefix}marks", node.output[0], TensorProto.INT32))
+    return nodes, [numpy_helper.from_array(value, prefix + name) for name, value in numbers.items()]
 
 
 def _rename(node: onnx.NodeProto, renamed: Callable[[str], str]) -> None:

@@ -25,9 +25,6 @@ from deploy.resampling import NAME as RESAMPLE
 from deploy.resampling import padded_size, resampling_of
 from lstfe.types import ByteArray
 
-# Its suppression finds as many boxes as there are, which the host must know before it goes on.
-_NOT_RECORDED = ("decode",)
-
 
 class Program:
     """One graph for inputs of certain shapes: a context, where its inputs and outputs lie, and its recording."""
@@ -80,7 +77,7 @@ class Program:
         """Start the graph on the stream."""
         self._runs += 1
         # The first run sets up what must not be recorded.
-        if self._runs == 2 and self._name not in _NOT_RECORDED:
+        if self._runs == 2:
             with self._engines.cuda.set_up:
                 self._recording = LaunchGraph.record(self._launch, self._stream)
         started = self._launch() if self._recording is None else self._recording.launch(self._stream)

@@ -17,7 +17,7 @@ from deploy.export_onnx import build_graph
 from deploy.graphs import QUANTIZED, GraphSizes, Precision, graphs_of
 from deploy.half_precision import to_half
 from deploy.network import load_network
-from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin
+from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin, use_suppression_plugin
 from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
 from deploy.rewrite import fold_constants, fold_scales, use_int32_borders
 from deploy.suppression import float32_threshold
@@ -136,4 +136,5 @@ def _single_precision(name: str, bundle: Bundle) -> onnx.ModelProto:
     fold_scales(model)
     cut_whole_shapes(model)
     use_deform_conv_plugin(model)
+    use_suppression_plugin(model)
     return model

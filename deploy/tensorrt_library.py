@@ -11,7 +11,7 @@ from typing import Any
 from deploy.engine_manifest import EngineError
 
 _LOG = logging.getLogger(__name__)
-PLUGIN_OPERATORS = ("LstfeDeformConv2d", "LstfeSampledSum", "LstfeProposals")
+PLUGIN_OPERATORS = ("LstfeDeformConv2d", "LstfeSampledSum", "LstfeProposals", "LstfeSuppression")
 _opened: dict[str, Any] = {}
 
 
@@ -78,7 +78,7 @@ class TensorRT:
             raise EngineError(f"{path}: the plugin cannot be loaded: {error}; build it again") from None
         if not loaded:
             raise EngineError(f"{path}: TensorRT {self.version} refuses the plugin: {self.last_error()}")
-        if missing := [name for name in PLUGIN_OPERATORS[:2] if not self._has_operator(registry, name)]:
+        if missing := [name for name in PLUGIN_OPERATORS if not self._has_operator(registry, name)]:
             raise EngineError(
                 f"{path}: has no operator {', '.join(missing)} for TensorRT {self.version}; build it against the "
                 "headers of that version (TENSORRT_ROOT)"

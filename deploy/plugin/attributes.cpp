@@ -28,8 +28,9 @@ void* addressOf(Attribute const& attribute)
 
 double valueAt(Attribute const& attribute, int32_t index)
 {
-    return isFloat(attribute) ? std::get<float*>(attribute.numbers)[index]
-                              : std::get<int32_t*>(attribute.numbers)[index];
+    // An int32_t is whole as a double, but not as the float that the two have in common.
+    return isFloat(attribute) ? static_cast<double>(std::get<float*>(attribute.numbers)[index])
+                              : static_cast<double>(std::get<int32_t*>(attribute.numbers)[index]);
 }
 
 PluginFieldType typeOf(Attribute const& attribute)
@@ -135,6 +136,7 @@ char const* nameOf(Kind kind)
     case Kind::kDEFORM_CONV: return "LstfeDeformConv2d";
     case Kind::kSAMPLED_SUM: return "LstfeSampledSum";
     case Kind::kPROPOSALS: return "LstfeProposals";
+    case Kind::kSUPPRESSION: return "LstfeSuppression";
     }
     return "";
 }

@@ -19,9 +19,10 @@ enum class Kind : int32_t
 {
     kDEFORM_CONV = 0,
     kSAMPLED_SUM = 1,
-    kPROPOSALS = 2
+    kPROPOSALS = 2,
+    kSUPPRESSION = 3
 };
-constexpr int32_t kNUM_KINDS = 3;
+constexpr int32_t kNUM_KINDS = 4;
 
 //! Name of the operator in an ONNX graph.
 char const* nameOf(Kind kind);

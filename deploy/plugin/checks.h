@@ -11,6 +11,7 @@ namespace lstfe
 int32_t check(LstfeDeformConvParams const& params);
 int32_t check(LstfeSampledSumParams const& params);
 int32_t check(LstfeProposalParams const& params);
+int32_t check(LstfeSuppressionParams const& params);
 
 } // namespace lstfe
 

@@ -18,9 +18,9 @@ SOURCE_DIR = Path(__file__).parent
 ARCHITECTURES = (75, 80, 86, 87, 89, 90)
 """Compute capabilities of a full build; PTX of the last one is included for newer GPUs."""
 
-HOST_SOURCES = [str(SOURCE_DIR / name) for name in ("host.cpp", "proposals_host.cpp")]
+HOST_SOURCES = [str(SOURCE_DIR / name) for name in ("host.cpp", "proposals_host.cpp", "suppression_host.cpp")]
 """What needs no CUDA."""
-KERNEL_SOURCES = [str(SOURCE_DIR / name) for name in ("kernels.cu", "proposals.cu")]
+KERNEL_SOURCES = [str(SOURCE_DIR / name) for name in ("kernels.cu", "proposals.cu", "suppression.cu")]
 
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 NCHW, NHWC = range(2)
@@ -76,6 +76,16 @@ class ProposalParams(ctypes.Structure):
         ("stride", ctypes.c_float),
         *((name, ctypes.c_int32) for name in ("pre_nms_top_k", "post_nms_top_k")),
         *((name, ctypes.c_float) for name in ("nms_iou", "min_size_px")),
+    ]
+
+
+class SuppressionParams(ctypes.Structure):
+    """`LstfeSuppressionParams` of lstfe_plugin.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("classes", "boxes")),
+        *((name, ctypes.c_float) for name in ("nms_iou", "score_threshold")),
+        ("max_kept", ctypes.c_int32),
     ]
 
 
@@ -155,10 +165,11 @@ def open_library(path: Path) -> ctypes.CDLL:
     pointer = ctypes.c_void_p
     library.lstfe_status_text.restype = ctypes.c_char_p
     deform, summed = ctypes.POINTER(DeformConvParams), ctypes.POINTER(SampledSumParams)
-    proposals = ctypes.POINTER(ProposalParams)
+    proposals, suppression = ctypes.POINTER(ProposalParams), ctypes.POINTER(SuppressionParams)
     library.lstfe_deform_conv2d_host.argtypes = [deform, *[pointer] * 6]
     library.lstfe_sampled_sum_host.argtypes = [summed, *[pointer] * 5]
     library.lstfe_proposals_host.argtypes = [proposals, *[pointer] * 6]
+    library.lstfe_suppression_host.argtypes = [suppression, *[pointer] * 3]
     if hasattr(library, "lstfe_deform_conv2d"):  # not where only the host's part was compiled
         library.lstfe_deform_conv2d.argtypes = [deform, *[pointer] * 7, ctypes.c_size_t, pointer]
         library.lstfe_deform_conv2d_workspace.argtypes = [deform]
@@ -167,6 +178,9 @@ def open_library(path: Path) -> ctypes.CDLL:
         library.lstfe_proposals.argtypes = [proposals, *[pointer] * 7, ctypes.c_size_t, pointer]
         library.lstfe_proposals_workspace.argtypes = [proposals]
         library.lstfe_proposals_workspace.restype = ctypes.c_size_t
+        library.lstfe_suppression.argtypes = [suppression, *[pointer] * 4, ctypes.c_size_t, pointer]
+        library.lstfe_suppression_workspace.argtypes = [suppression]
+        library.lstfe_suppression_workspace.restype = ctypes.c_size_t
     return library
 
 

@@ -1,7 +1,7 @@
 // C interface of the kernels: raw device pointers, a stream, a status. Neither TensorRT nor C++ is needed to call it.
 //
 // Shapes: N batch, C channels, O output channels, H x W input cells, h x w output cells, K taps of
-// the kernel, A anchors a cell, P proposals asked for.
+// the kernel, A anchors a cell, P proposals asked for, J classes.
 #ifndef LSTFE_PLUGIN_H
 #define LSTFE_PLUGIN_H
 
@@ -89,6 +89,15 @@ extern "C"
         float minSizePx;                //!< So is one with a side of this length or less, and of 0.001 pixels.
     };
 
+    //! Suppression of the boxes of each class by itself.
+    struct LstfeSuppressionParams
+    {
+        int32_t classes, boxes; //!< J, and N boxes of each class.
+        float nmsIou;           //!< A box that overlaps a better one by more is dropped.
+        float scoreThreshold;   //!< Only boxes with a greater score take part.
+        int32_t maxKept;        //!< Of each class.
+    };
+
     //! Output height or width, in cells; not positive where the kernel does not fit.
     LSTFE_API int32_t lstfe_output_height(struct LstfeSampling const* sampling);
     LSTFE_API int32_t lstfe_output_width(struct LstfeSampling const* sampling);
@@ -118,7 +127,15 @@ extern "C"
         float const* boxDeltas, float const* cellAnchors, int32_t const* imageSize, float* boxes, int32_t* valid,
         void* workspace, size_t workspaceBytes, void* stream);
 
-    //! The same three on the host: float32, NCHW, plain loops. References for tests.
+    //! Bytes of device memory that `lstfe_suppression` needs; grows with every size. 0 for parameters without sense.
+    LSTFE_API size_t lstfe_suppression_workspace(struct LstfeSuppressionParams const* params);
+
+    //! Greedy suppression class by class: boxes J x N x 4 (xyxy), scores J x N -> marks J x N, 1 where a box is kept.
+    //! Of equal scores the earlier one is better. NaN takes no part, whether it is a score or in a box.
+    LSTFE_API int32_t lstfe_suppression(struct LstfeSuppressionParams const* params, float const* boxes,
+        float const* scores, int32_t* marks, void* workspace, size_t workspaceBytes, void* stream);
+
+    //! The same four on the host: float32, NCHW, plain loops. References for tests.
     LSTFE_API int32_t lstfe_deform_conv2d_host(struct LstfeDeformConvParams const* params, float const* features,
         float const* offsets, float const* mask, float const* weight, float const* bias, float* output);
     LSTFE_API int32_t lstfe_sampled_sum_host(struct LstfeSampledSumParams const* params, float const* maps,
@@ -126,6 +143,8 @@ extern "C"
 
     LSTFE_API int32_t lstfe_proposals_host(struct LstfeProposalParams const* params, float const* objectness,
         float const* boxDeltas, float const* cellAnchors, int32_t const* imageSize, float* boxes, int32_t* valid);
+    LSTFE_API int32_t lstfe_suppression_host(struct LstfeSuppressionParams const* params, float const* boxes,
+        float const* scores, int32_t* marks);
 
     //! One line for a status.
     LSTFE_API char const* lstfe_status_text(int32_t status);

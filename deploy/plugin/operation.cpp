@@ -2,6 +2,7 @@
 
 #include "proposal_operation.h"
 #include "sampling_operation.h"
+#include "suppression_operation.h"
 
 using nvinfer1::Dims;
 
@@ -72,11 +73,12 @@ SharedOperation OperationMaker::restore(void const* data, size_t length) const
 
 std::shared_ptr<Operation> OperationMaker::blank() const
 {
-    if (mKind == Kind::kPROPOSALS)
+    switch (mKind)
     {
-        return std::make_shared<ProposalOperation>();
+    case Kind::kPROPOSALS: return std::make_shared<ProposalOperation>();
+    case Kind::kSUPPRESSION: return std::make_shared<SuppressionOperation>();
+    default: return std::make_shared<SamplingOperation>(mKind);
     }
-    return std::make_shared<SamplingOperation>(mKind);
 }
 
 SharedOperation OperationMaker::finish(std::shared_ptr<Operation> const& operation, bool isFilled) const

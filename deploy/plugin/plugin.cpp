@@ -20,7 +20,8 @@ CreatorInterface* const* creators(int32_t& count)
     static Creator deformConv{Kind::kDEFORM_CONV};
     static Creator sampledSum{Kind::kSAMPLED_SUM};
     static Creator proposals{Kind::kPROPOSALS};
-    static CreatorInterface* const all[kNUM_KINDS] = {&deformConv, &sampledSum, &proposals};
+    static Creator suppression{Kind::kSUPPRESSION};
+    static CreatorInterface* const all[kNUM_KINDS] = {&deformConv, &sampledSum, &proposals, &suppression};
     count = kNUM_KINDS;
     return all;
 }

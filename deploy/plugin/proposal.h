@@ -1,60 +1,20 @@
-// Arithmetic of region proposals, one source for host and device: the order of anchors, their boxes, and overlaps.
+// Arithmetic of region proposals, one source for host and device: the order of anchors and their boxes.
 //
-// Every operation is rounded on its own to float32, in the order of lstfe/boxes.py and torchvision's nms, and exp is
-// rounded once from float64: what is kept and what is dropped does not depend on where it is computed.
+// Every operation is rounded on its own to float32, in the order of lstfe/boxes.py, and exp is rounded once from float64.
 #ifndef LSTFE_PROPOSAL_H
 #define LSTFE_PROPOSAL_H
 
-#include "sampling.h"
+#include "boxes.h"
 
-#include <cstring>
+#include <cmath>
 
 namespace lstfe
 {
 
-//! Objectness and index of an anchor as one number: a better anchor has a greater one, and no two are alike.
-using Key = unsigned long long;
-
-constexpr int32_t kMAX_CANDIDATES = 1 << 14; //!< Of suppression, whose table of overlaps grows with their square.
-constexpr int32_t kMAX_ANCHORS = 1 << 28;    //!< Of a map; four times as many are still an int32_t.
+constexpr int32_t kMAX_ANCHORS = 1 << 28; //!< Of a map; four times as many are still an int32_t.
 constexpr float kMAX_LOG_SCALE = 4.135166556742356F; //!< log(1000 / 16), as lstfe.boxes.MAX_LOG_SCALE.
 constexpr float kLEAST_SIDE_PX = 1e-3F;              //!< What an anchor clipped to nothing has left, as in PyTorch.
 constexpr float kMAX_PX = 1e6F;                      //!< Of a stride and a side.
-
-struct Box
-{
-    float x1, y1, x2, y2;
-};
-
-// A compiler that makes one rounding of a product and a sum would decide otherwise than PyTorch: on the device these
-// are instructions that cannot be merged, the host's part is compiled with -ffp-contract=off.
-#ifdef __CUDA_ARCH__
-#define LSTFE_ROUNDED(intrinsic, plain) intrinsic
-#else
-#define LSTFE_ROUNDED(intrinsic, plain) plain
-#endif
-
-LSTFE_HD float multiply(float a, float b)
-{
-    return LSTFE_ROUNDED(__fmul_rn(a, b), a * b);
-}
-
-LSTFE_HD float add(float a, float b)
-{
-    return LSTFE_ROUNDED(__fadd_rn(a, b), a + b);
-}
-
-LSTFE_HD float subtract(float a, float b)
-{
-    return LSTFE_ROUNDED(__fsub_rn(a, b), a - b);
-}
-
-LSTFE_HD float divide(float a, float b)
-{
-    return LSTFE_ROUNDED(__fdiv_rn(a, b), a / b);
-}
-
-#undef LSTFE_ROUNDED
 
 LSTFE_HD int32_t numAnchors(LstfeProposalParams const& p)
 {
@@ -76,19 +36,6 @@ LSTFE_HD int32_t indexBits(LstfeProposalParams const& p)
 #else
     return 32 - __builtin_clz(static_cast<uint32_t>(last));
 #endif
-}
-
-//! Unsigned integers in the order of the floats; both zeros are equal, and NaN is below everything.
-LSTFE_HD uint32_t ordered(float value)
-{
-    if (value != value)
-    {
-        return 0U;
-    }
-    float const unsignedZero = add(value, 0.F); // -0 + 0 = 0
-    uint32_t bits;
-    memcpy(&bits, &unsignedZero, sizeof bits);
-    return (bits >> 31) != 0U ? ~bits : bits | 0x80000000U;
 }
 
 //! The key of the logit that lies at `place` of the objectness, A x H x W. Anchors are numbered cell by cell.
@@ -165,28 +112,6 @@ LSTFE_HD Box boxOf(LstfeProposalParams const& p, ProposalInputs const& t, int32_
 LSTFE_HD bool isBox(Box const& box)
 {
     return box.x2 > box.x1;
-}
-
-LSTFE_HD float areaOf(Box const& box)
-{
-    return multiply(subtract(box.x2, box.x1), subtract(box.y2, box.y1));
-}
-
-//! Whether two boxes' intersection over union exceeds a threshold that is not negative.
-LSTFE_HD bool doOverlap(Box const& first, float firstArea, Box const& second, float secondArea, float threshold)
-{
-    float const left = first.x1 > second.x1 ? first.x1 : second.x1;
-    float const top = first.y1 > second.y1 ? first.y1 : second.y1;
-    float const right = first.x2 < second.x2 ? first.x2 : second.x2;
-    float const bottom = first.y2 < second.y2 ? first.y2 : second.y2;
-    float const width = subtract(right, left);
-    float const height = subtract(bottom, top);
-    if (!(width > 0.F && height > 0.F)) // most pairs, and the division is what costs
-    {
-        return false;
-    }
-    float const intersection = multiply(width, height);
-    return divide(intersection, subtract(add(firstArea, secondArea), intersection)) > threshold;
 }
 
 } // namespace lstfe

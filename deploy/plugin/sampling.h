@@ -5,16 +5,11 @@
 #ifndef LSTFE_SAMPLING_H
 #define LSTFE_SAMPLING_H
 
+#include "host_device.h"
 #include "lstfe_plugin.h"
 
 #include <cmath>
 #include <cstdint>
-
-#ifdef __CUDACC__
-#define LSTFE_HD __host__ __device__ __forceinline__
-#else
-#define LSTFE_HD inline
-#endif
 
 namespace lstfe
 {

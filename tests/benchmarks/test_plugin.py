@@ -64,7 +64,9 @@ def test_a_rehearsal_checks_every_kernel_and_has_no_times(tmp_path: Path) -> Non
     assert {row["kernel"] for row in report["random_cases"]} == {"simple", "64x64", "128x128", "128x256"}
     assert [row["cases"] for row in report["proposals"]] == [2, 1]
     assert all(row["boxes"] > 0 and row["different"] == 0 for row in report["proposals"])
-    assert len(report["proposal_times"]) == 3
+    assert [row["cases"] for row in report["suppression"]] == [2, 1]
+    assert all(row["kept"] > 0 and row["different"] == 0 for row in report["suppression"])
+    assert (len(report["proposal_times"]), len(report["suppression_times"])) == (3, 2)
     assert set(figures(report, "us launched")) | set(figures(report, "us replayed")) == {None}
     by_what = {row["what"]: row["relative error"] for row in report["errors"]}
     assert by_what["ours float32"] < 1e-6

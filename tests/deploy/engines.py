@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 FAKES = Path(__file__).with_name("fakes")
-OPERATORS = "LstfeDeformConv2d LstfeSampledSum LstfeProposals"
+OPERATORS = "LstfeDeformConv2d LstfeSampledSum LstfeProposals LstfeSuppression"
 _PACKAGES = ("tensorrt", "pycuda")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from deploy.operators import (
     sampled_sum,
     use_deform_conv_plugin,
 )
+from deploy.plugin.suppression_cases import make, random_case, torchs_answer
+from deploy.suppression import float32_threshold
 from deploy.tensorrt_graphs import proposals_graph
 from lstfe.config import Config, ModelConfig, ProposalConfig
 from lstfe.model.methods import resolve_method
@@ -31,17 +34,20 @@ def run(model: onnx.ModelProto, feed: Values) -> list[np.ndarray]:
     return list(session.run(None, feed))
 
 
-def one_node(op_type: str, domain: str, inputs: Values, **attributes: object) -> onnx.ModelProto:
+def one_node(
+    op_type: str, domain: str, inputs: Values, result: int | None = None, **attributes: object
+) -> onnx.ModelProto:
     node = helper.make_node(op_type, list(inputs), ["result"], domain=domain, **attributes)
     declared = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         for name, value in inputs.items()
         if name != "bias"
     ]
-    first = helper.np_dtype_to_tensor_dtype(next(iter(inputs.values())).dtype)
+    if result is None:
+        result = helper.np_dtype_to_tensor_dtype(next(iter(inputs.values())).dtype)
     constants = [numpy_helper.from_array(inputs["bias"], "bias")] if "bias" in inputs else []
     graph = helper.make_graph(
-        [node], "one_node", declared, [helper.make_tensor_value_info("result", first, None)], constants
+        [node], "one_node", declared, [helper.make_tensor_value_info("result", result, None)], constants
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     declare_domain(model)
@@ -171,6 +177,24 @@ def test_the_expanded_proposals_are_those_of_the_proposal_network(
     np.testing.assert_array_equal(valid, expected.valid)
     np.testing.assert_allclose(boxes, expected.boxes, atol=1e-4)
     assert expected.valid.any()
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_expanded_suppression_keeps_what_pytorch_does(opset: int, seed: int) -> None:
+    case = random_case(Random(seed))
+    boxes, scores = make(case)
+    values = {"boxes": boxes.numpy(), "scores": scores.numpy()}
+    model = one_node(
+        *("LstfeSuppression", DOMAIN, values, TensorProto.INT32),
+        nms_iou=float32_threshold(case.nms_iou),
+        score_threshold=case.score_threshold,
+        max_kept=case.max_kept,
+    )
+    model.opset_import[0].version = opset
+    [found] = run(expand_operators(model), values)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, torchs_answer(case, boxes, scores))
 
 
 def test_the_proposals_node_says_what_the_configuration_says() -> None:

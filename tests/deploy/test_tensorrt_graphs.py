@@ -146,10 +146,17 @@ def test_what_detections_hang_on_never_passes_through_half(write_family: Callabl
         types = element_types(model)
         for node in model.graph.node:
             data = [types[value] for value in node.input if value]
-            if node.op_type in in_float | {"NonMaxSuppression", "TopK", "LstfeProposals"}:
+            if node.op_type in in_float | {"TopK", "LstfeProposals", "LstfeSuppression"}:
                 assert TensorProto.FLOAT16 not in data, (name, node.op_type)
             if node.op_type == "LstfeSampledSum":
                 assert data == [TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.FLOAT]
+
+
+def test_no_graph_has_a_size_that_depends_on_data(write_family: Callable[..., Family]) -> None:
+    family = write_family("fp32", 17)
+    found = {node.op_type for model in family.values() for node in model.graph.node}
+    assert not found & {"NonMaxSuppression", "NonZero", "Unique", "Compress"}
+    assert "LstfeSuppression" in {node.op_type for node in family["decode"].graph.node}
 
 
 def test_the_family_of_an_old_tensorrt_is_read_by_it_and_the_standard_graphs_are_refused(

@@ -9,7 +9,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <list>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -138,7 +140,7 @@ struct Registry : IPluginRegistry
 #endif
     std::vector<std::string> names;
     std::vector<AnyCreator*> creators;
-    size_t most = 3;
+    size_t most = 4;
 };
 
 struct Log : ILogger
@@ -425,10 +427,17 @@ PluginTensorDesc tensor(
 void checkCreators()
 {
     std::vector<OwnCreator*> const creators = allCreators();
-    CHECK(creators.size() == 3);
+    CHECK(creators.size() == 4);
     CHECK(std::string(creators[0]->getPluginName()) == "LstfeDeformConv2d");
     CHECK(std::string(creators[1]->getPluginName()) == "LstfeSampledSum");
     CHECK(std::string(creators[2]->getPluginName()) == "LstfeProposals");
+    CHECK(std::string(creators[3]->getPluginName()) == "LstfeSuppression");
+    char const* const sampling
+        = "kernel_shape strides pads dilations group offset_group has_bias has_mask relu ";
+    std::vector<std::string> const expected{sampling, sampling,
+        "stride:float pre_nms_top_k post_nms_top_k nms_iou:float min_size_px:float ",
+        "nms_iou:float score_threshold:float max_kept "};
+    std::vector<std::string> found;
     for (OwnCreator* const creator : creators)
     {
         CHECK(std::string(creator->getPluginVersion()) == "1");
@@ -441,18 +450,16 @@ void checkCreators()
             CHECK(isFloat || fields->fields[i].type == PluginFieldType::kINT32);
             names += std::string(fields->fields[i].name) + (isFloat ? ":float " : " ");
         }
-        CHECK(names
-            == (creator == creators[2] ? "stride:float pre_nms_top_k post_nms_top_k nms_iou:float min_size_px:float "
-                                       : "kernel_shape strides pads dilations group offset_group has_bias has_mask "
-                                         "relu "));
+        found.push_back(names);
     }
+    CHECK(found == expected);
 }
 
 void checkRegistration()
 {
     Registry registry;
     CHECK(lstfe_register(&registry));
-    CHECK(registry.creators.size() == 3 && registry.names == std::vector<std::string>(3, "lstfe"));
+    CHECK(registry.creators.size() == 4 && registry.names == std::vector<std::string>(4, "lstfe"));
     Registry full;
     full.most = 2;
     CHECK(!lstfe_register(&full));
@@ -510,25 +517,42 @@ std::vector<Attribute> proposalAttributes(int32_t before, int32_t after)
         real("min_size_px", 0.F)};
 }
 
-//! None may be left out, and none is taken without sense.
-void checkProposalAttributes(OwnCreator& creator)
+std::vector<Attribute> suppressionAttributes(int32_t most)
 {
-    std::vector<Attribute> const good = proposalAttributes(6000, 300);
+    return {real("nms_iou", 0.5F), real("score_threshold", 0.25F), {"max_kept", {most}}};
+}
+
+//! None of the `good` may be left out, and none of the `wrong` takes the place of one.
+void checkNeeded(OwnCreator& creator, std::vector<Attribute> const& good, std::vector<Attribute> const& wrong)
+{
     for (size_t i = 0; i < good.size(); ++i)
     {
         std::vector<Attribute> fewer = good;
         fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
         checkRefused(creator, fewer, good[i].name);
     }
-    std::vector<Attribute> const wrong{real("stride", 0.F), {"stride", {8}}, {"pre_nms_top_k", {0}},
-        {"pre_nms_top_k", {16385}}, real("post_nms_top_k", 300.F), real("nms_iou", 1.5F),
-        real("nms_iou", std::nanf("")), real("min_size_px", -1.F)};
     for (Attribute const& attribute : wrong)
     {
         std::vector<Attribute> given = good;
         given.push_back(attribute);
         checkRefused(creator, given, attribute.name);
     }
+}
+
+void checkProposalAttributes(OwnCreator& creator)
+{
+    checkNeeded(creator, proposalAttributes(6000, 300),
+        {real("stride", 0.F), {"stride", {8}}, {"pre_nms_top_k", {0}}, {"pre_nms_top_k", {16385}},
+            real("post_nms_top_k", 300.F), real("nms_iou", 1.5F), real("nms_iou", std::nanf("")),
+            real("min_size_px", -1.F)});
+}
+
+void checkSuppressionAttributes(OwnCreator& creator)
+{
+    checkNeeded(creator, suppressionAttributes(100),
+        {real("nms_iou", -0.5F), {"nms_iou", {1}}, real("score_threshold", std::nanf("")),
+            real("score_threshold", std::numeric_limits<float>::infinity()), {"max_kept", {0}},
+            {"max_kept", {(1 << 26) + 1}}, real("max_kept", 5.F)});
 }
 
 void checkProposalShapes(OwnCreator& creator)
@@ -549,38 +573,6 @@ void checkProposalShapes(OwnCreator& creator)
     CHECK(typeOf(*plugin, types, 1) == DataType::kINT32);
     destroy(plugin);
 }
-
-//! Float32 or int32, linear, and nothing else.
-void checkProposalFormats(OwnCreator& creator)
-{
-    AnyPlugin* const plugin = create(creator, proposalAttributes(6000, 300));
-    std::vector<PluginTensorDesc> good(6, tensor({1}));
-    good[3].type = good[5].type = DataType::kINT32; // image size, valid
-    for (int32_t position = 0; position < 6; ++position)
-    {
-        CHECK(supports(*plugin, position, good));
-        int32_t accepted = 0;
-        for (DataType const type : {DataType::kFLOAT, DataType::kHALF, DataType::kINT8, DataType::kINT32})
-        {
-            for (TensorFormat const format : {TensorFormat::kLINEAR, TensorFormat::kHWC8, TensorFormat::kCHW32})
-            {
-                std::vector<PluginTensorDesc> tensors = good;
-                tensors[static_cast<size_t>(position)] = tensor({1}, type, format);
-                accepted += supports(*plugin, position, tensors) ? 1 : 0;
-            }
-        }
-        CHECK(accepted == 1);
-    }
-    good.pop_back();
-    CHECK(!supports(*plugin, 0, good)); // an output is missing
-    destroy(plugin);
-}
-
-struct Stored
-{
-    DataType type;
-    TensorFormat format;
-};
 
 //! How many of all types and formats one tensor may have, given the others.
 int32_t numAccepted(AnyPlugin& plugin, int32_t position, std::vector<PluginTensorDesc> tensors)
@@ -613,6 +605,33 @@ void checkRow(AnyPlugin& plugin, std::vector<PluginTensorDesc> tensors, std::vec
     }
     tensors.pop_back();
     CHECK(!supports(plugin, 0, tensors)); // a tensor is missing
+}
+
+PluginTensorDesc whole(std::initializer_list<Size> sizes)
+{
+    return tensor(sizes, DataType::kINT32);
+}
+
+//! Float32 or int32, linear, and nothing else.
+void checkFixedFormats(
+    OwnCreator& creator, std::vector<Attribute> const& attributes, std::vector<PluginTensorDesc> const& tensors)
+{
+    AnyPlugin* const plugin = create(creator, attributes);
+    checkRow(*plugin, tensors, std::vector<int32_t>(tensors.size(), 1));
+    destroy(plugin);
+}
+
+void checkSuppressionShapes(OwnCreator& creator)
+{
+    Builder builder;
+    AnyPlugin* const plugin = create(creator, suppressionAttributes(100));
+    CHECK(numOutputsOf(*plugin) == 1);
+    DimsExprs const boxes = builder.dims({30, 300, 4}), scores = builder.dims({30, 300});
+    CHECK((shapeOf(*plugin, {boxes, scores}, builder) == std::vector<Size>{30, 300}));
+    CHECK(shapeOf(*plugin, {boxes}, builder).empty());
+    CHECK(shapeOf(*plugin, {scores, boxes}, builder).empty());
+    CHECK(typeOf(*plugin, {DataType::kFLOAT, DataType::kFLOAT}) == DataType::kINT32);
+    destroy(plugin);
 }
 
 constexpr bool kHAS_BFLOAT16 = NV_TENSORRT_MAJOR >= 10;
@@ -682,13 +701,14 @@ void checkState(OwnCreator& creator, OwnCreator& other, std::vector<Attribute> c
     }
 }
 
-void checkStates(OwnCreator& convolution, OwnCreator& sum, OwnCreator& proposals)
+void checkStates(OwnCreator& convolution, OwnCreator& sum, OwnCreator& proposals, OwnCreator& suppression)
 {
     checkState(convolution, sum,
         {{"kernel_shape", {1, 3}}, {"strides", {2, 3}}, {"pads", {1, 2, 3, 4}}, {"dilations", {5, 6}}, {"group", {7}},
             {"offset_group", {8}}, {"has_bias", {1}}, {"has_mask", {1}}, {"relu", {1}}},
         {});
     checkState(proposals, sum, proposalAttributes(6000, 300), proposalAttributes(6000, 299));
+    checkState(suppression, sum, suppressionAttributes(100), suppressionAttributes(99));
 }
 
 std::vector<float> numbers(size_t count, uint32_t seed)
@@ -793,6 +813,21 @@ void checkTensorCores(OwnCreator& creator)
     destroy(plugin);
 }
 
+//! No tensor may be larger than the others say.
+void checkSizesAreHeldTo(AnyPlugin& plugin, std::vector<PluginTensorDesc> const& tensors,
+    std::vector<void*> const& memory, void* workspace)
+{
+    for (size_t i = 0; i < tensors.size(); ++i)
+    {
+        for (int32_t axis = 0; axis < tensors[i].dims.nbDims; ++axis)
+        {
+            std::vector<PluginTensorDesc> wrong = tensors;
+            ++wrong[i].dims.d[axis];
+            CHECK(run(plugin, wrong, memory, workspace) != 0);
+        }
+    }
+}
+
 //! All memory is what the plugin asked for; sizes that do not agree are refused.
 void checkProposals(OwnCreator& creator)
 {
@@ -805,10 +840,8 @@ void checkProposals(OwnCreator& creator)
     CHECK(lstfe_proposals_host(&params, objectness.data(), deltas.data(), anchors.data(), size.data(), expected.data(),
               expectedValid.data())
         == LSTFE_OK);
-    PluginTensorDesc imageSize = tensor({2}), flags = tensor({1, 20});
-    imageSize.type = flags.type = DataType::kINT32;
-    std::vector<PluginTensorDesc> const tensors{tensor({1, 3, 5, 7}), tensor({1, 12, 5, 7}), tensor({3, 4}), imageSize,
-        tensor({1, 20, 4}), flags};
+    std::vector<PluginTensorDesc> const tensors{tensor({1, 3, 5, 7}), tensor({1, 12, 5, 7}), tensor({3, 4}),
+        whole({2}), tensor({1, 20, 4}), whole({1, 20})};
     std::vector<char> workspace(workspaceOf(*plugin, tensors));
     CHECK(workspace.size() == lstfe_proposals_workspace(&params));
     std::vector<void*> const memory{
@@ -816,15 +849,31 @@ void checkProposals(OwnCreator& creator)
     CHECK(run(*plugin, tensors, memory, nullptr) == LSTFE_SMALL_WORKSPACE);
     CHECK(run(*plugin, tensors, memory, workspace.data()) == 0);
     CHECK(boxes == expected && valid == expectedValid && valid[10] == 1);
-    for (size_t i = 0; i < tensors.size(); ++i)
+    checkSizesAreHeldTo(*plugin, tensors, memory, workspace.data());
+    destroy(plugin);
+}
+
+void checkSuppression(OwnCreator& creator)
+{
+    AnyPlugin* const plugin = create(creator, suppressionAttributes(7));
+    std::vector<float> scores = numbers(3 * 90, 1), boxes = numbers(3 * 90 * 4, 2);
+    for (size_t i = 0; i < boxes.size(); i += 4) // from a corner to one beyond it
     {
-        for (int32_t axis = 0; axis < tensors[i].dims.nbDims; ++axis)
-        {
-            std::vector<PluginTensorDesc> wrong = tensors;
-            ++wrong[i].dims.d[axis];
-            CHECK(run(*plugin, wrong, memory, workspace.data()) != 0);
-        }
+        boxes[i + 2] = boxes[i] + boxes[i + 2] + 1.F;
+        boxes[i + 3] = boxes[i + 1] + boxes[i + 3] + 1.F;
     }
+    std::vector<int32_t> marks(3 * 90, -1), expected(3 * 90);
+    LstfeSuppressionParams const params{3, 90, 0.5F, 0.25F, 7};
+    CHECK(lstfe_suppression_host(&params, boxes.data(), scores.data(), expected.data()) == LSTFE_OK);
+    std::vector<PluginTensorDesc> const tensors{tensor({3, 90, 4}), tensor({3, 90}), whole({3, 90})};
+    std::vector<char> workspace(workspaceOf(*plugin, tensors));
+    CHECK(workspace.size() == lstfe_suppression_workspace(&params));
+    std::vector<void*> const memory{boxes.data(), scores.data(), marks.data()};
+    CHECK(run(*plugin, tensors, memory, nullptr) == LSTFE_SMALL_WORKSPACE);
+    CHECK(run(*plugin, tensors, memory, workspace.data()) == 0);
+    CHECK(marks == expected);
+    CHECK(std::accumulate(marks.begin(), marks.end(), 0) == 3 * 7);
+    checkSizesAreHeldTo(*plugin, tensors, memory, workspace.data());
     destroy(plugin);
 }
 
@@ -840,19 +889,25 @@ int main()
     OwnCreator& convolution = *allCreators()[0];
     OwnCreator& sum = *allCreators()[1];
     OwnCreator& proposals = *allCreators()[2];
+    OwnCreator& suppression = *allCreators()[3];
     checkAttributes(convolution, sum);
     checkShapes(convolution, sum);
     checkConvolutionFormats(convolution);
     checkSumFormats(sum);
-    checkStates(convolution, sum, proposals);
+    checkStates(convolution, sum, proposals, suppression);
     checkConvolution(convolution, true);
     checkConvolution(convolution, false);
     checkSum(sum);
     checkTensorCores(convolution);
     checkProposalAttributes(proposals);
     checkProposalShapes(proposals);
-    checkProposalFormats(proposals);
+    checkFixedFormats(proposals, proposalAttributes(6000, 300),
+        {tensor({1}), tensor({1}), tensor({1}), whole({1}), tensor({1}), whole({1})});
     checkProposals(proposals);
+    checkSuppressionAttributes(suppression);
+    checkSuppressionShapes(suppression);
+    checkFixedFormats(suppression, suppressionAttributes(100), {tensor({1}), tensor({1}), whole({1})});
+    checkSuppression(suppression);
     std::printf("%d.%d %d checks\n", NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR, gChecks);
     return 0;
 }

@@ -23,6 +23,7 @@ def test_every_kernel_is_right_on_this_gpu(tmp_path: Path, monkeypatch: pytest.M
     from benchmarks.gpu import Ceilings, no_time
     from benchmarks.plugin import REHEARSAL, Bench, check_random_cases, error_table
     from benchmarks.proposals import check_proposals
+    from benchmarks.suppression import check_suppression, frames_of
 
     major, minor = torch.cuda.get_device_capability()
     build_library(tmp_path / "kernels.so", [10 * major + minor])
@@ -32,5 +33,7 @@ def test_every_kernel_is_right_on_this_gpu(tmp_path: Path, monkeypatch: pytest.M
     random_cases = check_random_cases(bench)  # raises where one is wrong
     assert len(random_cases) == (10 if major >= 8 else 6)  # Turing has two of the six tiles
     assert len(error_table(bench)) == 9
-    boxes = [row["boxes"] for row in check_proposals(bench.proposals(), sizes.maps, (6000, 300), 25)]
+    boxes = [row["boxes"] for row in check_proposals(bench.boxes(), sizes.maps, (6000, 300), 25)]
     assert boxes[1] == 300
+    kept = [row["kept"] for row in check_suppression(bench.boxes(), frames_of(300, (30,)), 25)]
+    assert kept[1] == 30 * 100

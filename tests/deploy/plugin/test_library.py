@@ -112,6 +112,7 @@ def test_nvcc_compiles_every_kernel_for_every_architecture_without_a_warning(tmp
         "orderCandidates": 1,
         "findOverlaps": 1,
         "keepBest": 1,
+        "suppressClass": 1,
     }
     assert {kind: sum(kind in name for name in names) for kind in kinds} == kinds
 
@@ -143,4 +144,7 @@ def test_the_shared_library_opens_where_there_is_no_gpu(tmp_path: Path) -> None:
         "lstfe_sampled_sum",
         "lstfe_sampled_sum_host",
         "lstfe_status_text",
+        "lstfe_suppression",
+        "lstfe_suppression_host",
+        "lstfe_suppression_workspace",
     }

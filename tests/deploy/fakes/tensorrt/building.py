@@ -241,6 +241,9 @@ class Builder:
                 "profiles": shapes,
                 "operators": operators,
                 "shares_profiles": shares_profiles,
+                "waits": any(
+                    node.op_type in ("NonMaxSuppression", "NonZero") for node in network.model.graph.node
+                ),
             }
         ).encode()
         model = expand_operators(network.model).SerializeToString()

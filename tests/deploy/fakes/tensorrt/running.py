@@ -44,17 +44,16 @@ class Runtime:
         ):
             names.complain(self._logger, "Cannot find plugin: ROIAlign_TRT, version: 1, namespace:")
             return None
-        return _Engine(model, header["profiles"], header["shares_profiles"], self._logger)
+        return _Engine(model, header, self._logger)
 
 
 class _Engine:
-    def __init__(
-        self, model: onnx.ModelProto, profiles: dict[str, Any], shares_profiles: bool, logger: names.ILogger
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, header: dict[str, Any], logger: names.ILogger) -> None:
         self.model = model
-        self.profiles = profiles
+        self.profiles = header["profiles"]
         self.logger = logger
-        self.shares_profiles = shares_profiles
+        self.shares_profiles = header["shares_profiles"]
+        self.waits = header["waits"]
         self.contexts: weakref.WeakSet[_Context] = weakref.WeakSet()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -161,6 +160,11 @@ class _Context:
             return False
         for name in self._engine.tensors:
             self.get_tensor_shape(name)
+        if self._engine.waits and cuda.streams[stream_handle].captured is not None:
+            names.complain(
+                self._engine.logger, "a size that depends on data cannot be waited for in a capture"
+            )
+            return False
         cuda.streams[stream_handle].enqueue(self._run)
         return True
 

@@ -1,16 +1,15 @@
-// Greedy suppression of ordered boxes on the device: a table of all overlaps, made by as many blocks as there are, then
-// one block that goes through it 64 boxes at a time and stops once enough are kept.
-#ifndef LSTFE_SUPPRESSION_CUH
-#define LSTFE_SUPPRESSION_CUH
+// Greedy suppression of ordered proposals on the device: a table of all overlaps, made by as many blocks as there are,
+// then one block that goes through it 64 boxes at a time and stops once enough are kept.
+#ifndef LSTFE_PROPOSAL_SUPPRESSION_CUH
+#define LSTFE_PROPOSAL_SUPPRESSION_CUH
 
+#include "keeping.cuh"
 #include "selection.cuh"
 
 namespace lstfe
 {
 
-constexpr int32_t kWORD = 64; //!< Boxes of a word of the table, and threads of a block that fills it.
 constexpr int32_t kKEEP_THREADS = 512;
-constexpr int32_t kMAX_WORDS = kMAX_CANDIDATES / kWORD;
 
 LSTFE_HD int32_t numWords(LstfeProposalParams const& p)
 {
@@ -76,36 +75,6 @@ __global__ void __launch_bounds__(kWORD) findOverlaps(LstfeProposalParams p, Pro
     m.overlaps[static_cast<int64_t>(row) * words + word] = bits;
 }
 
-//! Shared memory of the block that keeps.
-struct KeepShared
-{
-    Key dropped[kMAX_WORDS];
-    Key diagonal[kWORD]; //!< The word on the diagonal, of each of its 64 rows.
-    int32_t rows[kWORD]; //!< Which of them are kept.
-    int32_t numRows;
-};
-
-//! Goes through the 64 boxes of a word: who is not dropped is kept, `room` at most, and drops others.
-__device__ __forceinline__ void keepOfWord(
-    LstfeProposalParams const& p, KeepShared& shared, int32_t word, int32_t room)
-{
-    int32_t const left = numCandidates(p) - word * kWORD;
-    Key alive = ~shared.dropped[word] & (left < kWORD ? (Key{1} << left) - 1U : ~Key{0});
-    int32_t number = 0;
-    while (alive != 0U && number < room)
-    {
-        int32_t const bit = lowestBit(alive);
-        alive &= alive - 1U;
-        Key const overlapped = shared.diagonal[bit];
-        if ((overlapped >> bit & 1U) == 0U) // it is a box
-        {
-            alive &= ~overlapped;
-            shared.rows[number++] = word * kWORD + bit;
-        }
-    }
-    shared.numRows = number;
-}
-
 struct ProposalOutputs
 {
     float* boxes;   //!< P x 4
@@ -167,7 +136,7 @@ __global__ void __launch_bounds__(kKEEP_THREADS, 1)
         diagonal = diagonalAt(p, m, word + 1); // on its way while this word is worked on
         if (thread == 0)
         {
-            keepOfWord(p, shared, word, p.postNmsTopK - numKept);
+            keepOfWord(shared, numCandidates(p) - word * kWORD, word, p.postNmsTopK - numKept);
         }
         __syncthreads();
         if (thread < shared.numRows)
@@ -186,4 +155,4 @@ __global__ void __launch_bounds__(kKEEP_THREADS, 1)
 
 } // namespace lstfe
 
-#endif // LSTFE_SUPPRESSION_CUH
+#endif // LSTFE_PROPOSAL_SUPPRESSION_CUH
