@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ import numpy as np
 from deploy.bundle import Bundle, DetectorBuilder, StreamDetector, open_bundle
 from deploy.device import host_threads
 from deploy.graph_times import time_graphs
+from deploy.peak_memory import peak_mib
 from deploy.runtime import StreamRuntime
 from lstfe.errors import UserError
 from lstfe.types import ByteArray
@@ -201,12 +201,6 @@ def moving_texture(num_frames: int, frame_size: tuple[int, int]) -> list[ByteArr
     coarse = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
     return [np.roll(texture, (shift // 2, shift), axis=(0, 1)) for shift in range(num_frames)]
-
-
-def peak_mib() -> float:
-    """Return the largest resident memory that this process ever had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _device_mib(backend: str) -> float | None:
