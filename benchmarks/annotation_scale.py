@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import multiprocessing
-import resource
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.fresh_process import in_fresh_process, measured
 from benchmarks.import_scale import IMAGE_SIZE, boxes_of
 from lstfe.data.video import VideoInfo
 
@@ -80,24 +76,6 @@ def show(raw: Path) -> None:
 STEPS: dict[str, Callable[[Path], None]] = {"load": load, "prepare": prepare, "show": show}
 
 
-def measure(step: str, raw: Path) -> tuple[float, float]:
-    """Run a step in a process of its own; return processor seconds and peak memory in MiB."""
-    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(step, raw, sender))
-    process.start()
-    sender.close()
-    seconds, peak = receiver.recv()
-    process.join()
-    return seconds, peak
-
-
-def _run(step: str, raw: Path, sender: Connection) -> None:
-    started = time.process_time()
-    STEPS[step](raw)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    sender.send((time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit))
-
-
 def main() -> None:
     """Generate, measure, print."""
     parser = argparse.ArgumentParser(
@@ -115,8 +93,8 @@ def main() -> None:
         )
         print("| step | processor seconds | peak memory |\n|---|---|---|")
         for step in STEPS:
-            seconds, peak = measure(step, raw)
-            print(f"| {step} | {seconds:.1f} | {peak:.0f} MiB |", flush=True)
+            _, spent = in_fresh_process(measured, STEPS[step], raw)
+            print(f"| {step} | {spent.processor_seconds:.1f} | {spent.peak_mib:.0f} MiB |", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ def default_videos() -> Path:
     return Path(os.environ.get("LSTFE_SHARED", ".")) / "data" / "drones-dev" / "videos"
 
 
-def choose_clips(folder: Path, count: int = NUM_CLIPS) -> list[Path]:
-    """Return `count` of the folder's mp4 files, evenly spread over their names."""
+def choose_clips(folder: Path) -> list[Path]:
+    """Return NUM_CLIPS of the folder's mp4 files, evenly spread over their names."""
     paths = sorted(folder.glob("*.mp4"))
     if not paths:
         raise BenchmarkError(f"{folder}: no mp4 files; name a folder of clips with --videos")
-    return [paths[place] for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
+    return [paths[place] for place in np.linspace(0, len(paths) - 1, min(NUM_CLIPS, len(paths))).astype(int)]
 
 
 def decode_clips(paths: Sequence[Path]) -> dict[str, list[Frame]]:
@@ -39,9 +39,9 @@ def decode_clips(paths: Sequence[Path]) -> dict[str, list[Frame]]:
     return {path.stem: list(read_video(path)) for path in paths}
 
 
-def far_and_near(lengths: dict[str, int], count: int, seed: int = 0) -> tuple[list[Place], list[Place]]:
+def far_and_near(lengths: dict[str, int], count: int) -> tuple[list[Place], list[Place]]:
     """Draw frames anywhere in all clips, and as many in runs of ten neighbours: two lists of (clip, frame)."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     names = sorted(lengths)
     drawn = [names[place] for place in random.integers(len(names), size=count)]
     far = [(name, int(random.integers(lengths[name]))) for name in drawn]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.fresh_process import in_fresh_process
 from benchmarks.machine import describe_machine
 from lstfe.config import RenderConfig
 
@@ -173,31 +174,13 @@ def measure(bundle_dir: Path, video: Path, num_frames: int) -> NodeFigures:
     )
 
 
-def random_bundle(folder: Path, params: Path = Path("params.yaml")) -> Path:
-    """Write a bundle of the project's configuration with random weights; return its folder."""
-    import torch
-
-    from deploy.bundle import WEIGHTS_FILE, write_bundle
-    from deploy.export_onnx import export_graphs
-    from lstfe.model.detector import LSTFENet
+def _random_bundle(folder: Path) -> Path:
+    """Write a bundle of the project's configuration; return its folder."""
+    from benchmarks.random_bundle import random_bundle
     from lstfe.model.methods import resolve_method
     from lstfe.params import load_config
-    from lstfe.training.checkpoint import save_weights
 
-    config = resolve_method(load_config(params))
-    torch.manual_seed(0)
-    model = LSTFENet(config.model, 2).eval()
-    export_graphs(model, config, folder / "graphs")
-    save_weights(model, folder / WEIGHTS_FILE)
-    write_bundle(
-        folder / "bundle",
-        config=config,
-        label_names=("drone",),
-        weights=folder / WEIGHTS_FILE,
-        graphs_dir=folder / "graphs",
-        created_from="benchmark",
-    )
-    return folder / "bundle"
+    return random_bundle(resolve_method(load_config("params.yaml")), folder).directory
 
 
 def rendered_video(folder: Path, num_frames: int) -> Path:
@@ -247,19 +230,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         video = rendered_video(folder, options.frames)
-        figures = measure_apart(options.bundle or random_bundle(folder), video, options.frames)
+        bundle = options.bundle or _random_bundle(folder)
+        # What made the bundle (torch) must not count as memory of the runtime.
+        figures = in_fresh_process(measure, bundle, video, options.frames)
     text = json.dumps(asdict(figures), indent=2) + "\n"
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     print(text, end="")
-
-
-def measure_apart(bundle: Path, video: Path, num_frames: int) -> NodeFigures:
-    """Measure in a fresh process: what made the bundle (torch) must not count as memory of the runtime."""
-    import multiprocessing
-
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (bundle, video, num_frames))
 
 
 if __name__ == "__main__":

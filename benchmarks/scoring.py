@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import io
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fresh_process import in_fresh_process
 from benchmarks.machine import describe_machine
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -167,10 +167,7 @@ TOOLS: dict[str, Callable[[Path, Path], Result]] = {
 
 def measure(tool: str, files: tuple[Path, Path], repeat: int) -> Result:
     """Run a tool `repeat` times, each in a new process; return medians of the seconds, and its figures."""
-    runs = []
-    for _ in range(repeat):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            runs.append(pool.apply(TOOLS[tool], files))
+    runs = [in_fresh_process(TOOLS[tool], *files) for _ in range(repeat)]
     medians = {part: statistics.median(run[part] for run in runs) for part in ("reading", "scoring")}
     return {**medians, "whole": sum(medians.values()), "figures": runs[0]["figures"]}
 

@@ -31,6 +31,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from benchmarks.machine import describe_machine
+from deploy.benchmark import moving_texture
 from lstfe.data.video import VideoWriter
 from pipelines.tables import markdown_table
 
@@ -69,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = _write_video(Path(folder) / "clip.mp4", arguments.frames, size)
         print(measure_clients(arguments.bundle, video, arguments.clients, arguments.seconds), end="\n\n")
-    frames = [_jpeg(frame) for frame in _moving(arguments.stream_frames, size)]
+    frames = [_jpeg(frame) for frame in moving_texture(arguments.stream_frames, size)]
     print(measure_streams(arguments.bundle, frames, arguments.streams, arguments.workers, arguments.threads))
 
 
@@ -236,17 +237,9 @@ def _percentiles(values: Sequence[float], digits: int) -> str:
 
 def _write_video(path: Path, num_frames: int, image_size: tuple[int, int]) -> Path:
     with VideoWriter(path, 30.0, image_size) as writer:
-        for frame in _moving(num_frames, image_size):
+        for frame in moving_texture(num_frames, image_size):
             writer.write(frame)
     return path
-
-
-def _moving(num_frames: int, image_size: tuple[int, int]) -> Iterator[np.ndarray]:
-    height, width = image_size
-    coarse = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
-    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
-    for shift in range(num_frames):
-        yield np.roll(texture, shift, axis=1)
 
 
 def _jpeg(frame: np.ndarray) -> bytes:

@@ -26,22 +26,19 @@ from torch import Tensor
 
 from benchmarks.gpu import describe_gpu, write_report
 from benchmarks.machine import describe_machine
+from benchmarks.random_bundle import random_bundle
 from deploy.benchmark import moving_texture
-from deploy.bundle import Bundle, StreamDetector, write_bundle
-from deploy.export_onnx import export_graphs
+from deploy.bundle import Bundle, StreamDetector
 from deploy.graph_times import time_graphs
 from deploy.network import load_network
 from deploy.runtime import StreamRuntime
 from lstfe.config import Config, InferenceConfig, ModelConfig
 from lstfe.errors import UserError
-from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
 from lstfe.params import load_config
 from lstfe.stream import StreamingDetector
-from lstfe.training.checkpoint import save_weights
 
 Row = dict[str, Any]
-LABEL_NAMES = ("drone",)
 ENGINES = "TensorRT fp16"
 NUM_TIMED = 100
 """Frames over which its graphs are timed one by one."""
@@ -179,21 +176,6 @@ def results(config: Config, sizes: Sizes, *, is_timed: bool) -> Row:
         "memory": [memory],
         "goals": goals(rows, memory),
     }
-
-
-def random_bundle(config: Config, folder: Path) -> Bundle:
-    """Write a bundle of a network with random weights."""
-    torch.manual_seed(0)
-    model = LSTFENet(config.model, len(LABEL_NAMES) + 1, pretrained=False).eval()
-    export_graphs(model, config, folder / "graphs")
-    save_weights(model, folder / "weights.safetensors")
-    return write_bundle(
-        folder / "bundle",
-        config=config,
-        label_names=LABEL_NAMES,
-        weights=folder / "weights.safetensors",
-        graphs_dir=folder / "graphs",
-    )
 
 
 Prepare = Callable[[], StreamDetector]

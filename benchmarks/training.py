@@ -30,7 +30,7 @@ from lstfe.params import load_config
 from lstfe.training.determinism import reproducible_cpu
 from lstfe.training.distributed import World
 from lstfe.training.feed import Feed
-from lstfe.training.loop import train
+from lstfe.training.loop import Log, train
 from lstfe.training.optimizer import build_optimizer
 from lstfe.training.speed import peak_flops
 from lstfe.training.step import Stepper
@@ -122,10 +122,7 @@ def whole(config: Config, prepared: Path) -> WholeTraining:
         times.append(time.perf_counter())
         lines.append(metrics)
 
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            config, prepared_dir=prepared, checkpoint_dir=Path(folder), log=log, validate=None, progress=False
-        )
+    train_in_full(config, prepared, log)
     num_images = (config.train.iterations - WARMUP) * config.train.batch_size * frames_per_clip(config)
     wait = statistics.mean(line["data_wait_fraction"] for line in lines[1:])
     return WholeTraining(num_images / (times[-1] - times[0]), wait)
@@ -153,20 +150,15 @@ def first_batches(config: Config, prepared: Path, count: int) -> list[list[Clip]
     if config.train.still_iterations:
         short = replace(short, train=replace(short.train, still_iterations=count))
     with mock.patch.object(Feed, "next", watched):
-        whole_quietly(short, prepared)
+        train_in_full(short, prepared, log=lambda metrics, iteration: None)
     return batches
 
 
-def whole_quietly(config: Config, prepared: Path) -> None:
-    """Train once for its side effects."""
+def train_in_full(config: Config, prepared: Path, log: Log) -> None:
+    """Train as the stage does; of what it makes nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
         train(
-            config,
-            prepared_dir=prepared,
-            checkpoint_dir=Path(folder),
-            log=lambda metrics, iteration: None,
-            validate=None,
-            progress=False,
+            config, prepared_dir=prepared, checkpoint_dir=Path(folder), log=log, validate=None, progress=False
         )
 
 

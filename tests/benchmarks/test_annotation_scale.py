@@ -7,21 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.annotation_scale import STEPS, write_raw_data_set
 from lstfe.data.coco_video import load_annotations
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_generated_data_set_goes_through_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    scale = importlib.import_module("benchmarks.annotation_scale")
     stage = importlib.import_module("lstfe.data.prepare")
     for name in ("read_as_annotated", "write_frames"):
         monkeypatch.setattr(stage, name, getattr(stage, name))  # put back what the step replaces
-    scale.write_raw_data_set(tmp_path / "raw", 3, 7)
-    for step in scale.STEPS.values():
+    write_raw_data_set(tmp_path / "raw", 3, 7)
+    for step in STEPS.values():
         step(tmp_path / "raw")
     received = load_annotations(tmp_path / "raw" / "annotations" / "train.json")
     prepared = load_annotations(tmp_path / "prepared" / "annotations" / "train.json")

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmarks.import_scale import WRITERS, boxes_of, num_boxes
 from lstfe.data.coco_video import load_annotations
 from lstfe.data.raw import ImportOptions
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "import_scale.py"
-
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("import_scale", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("data_format", ["fl_drones", "imagenet_vid", "coco_video", "mot", "cvat", "voc"])
 def test_a_generated_tree_comes_over_box_for_box(tmp_path: Path, data_format: str) -> None:
-    script = _script()
-    script.WRITERS[data_format](tmp_path / "source", 3, 7)
+    WRITERS[data_format](tmp_path / "source", 3, 7)
     importer = getattr(import_module(f"lstfe.data.importers.{data_format}"), f"import_{data_format}")
     importer(tmp_path / "source", tmp_path / "raw", ImportOptions(split="none", annotations_only=True))
     annotations = load_annotations(tmp_path / "raw" / "annotations" / "all.json")
     assert len(annotations.videos) == 3
+    assert len(annotations.annotations) == num_boxes(3, 7)
     for video in annotations.videos:
         for frame in range(7):
-            expected = script.boxes_of(int(video.name[-4:]), frame)
+            expected = boxes_of(int(video.name[-4:]), frame)
             assert sorted(map(tuple, annotations.boxes(video.name, frame)[0].tolist())) == sorted(expected)
