@@ -169,7 +169,7 @@ def bench(
     output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
 ) -> None:
     """Measure latency, throughput, memory and cold start of a bundle's backends side by side."""
-    from pipelines.engine_cli import bench_bundle
+    from pipelines.benching import bench_bundle
 
     bench_bundle(bundle, backend, source, frames, output)
 

@@ -4,13 +4,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-
-from lstfe.errors import UserError
 
 engine_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="TensorRT engines of a bundle; docs/tensorrt.md."
@@ -37,8 +34,9 @@ def build_engine(
     """Build a bundle's engines for this machine's GPU and TensorRT; says what is missing."""
     from deploy.build_engine import build_engines
     from deploy.bundle import open_bundle
+    from pipelines.image_sizes import read_image_size
 
-    sizes = [frame_size(text) for text in image_size or ()]
+    sizes = [read_image_size(text) for text in image_size or ()]
     directory = build_engines(
         open_bundle(bundle), precision=precision, frame_sizes=sizes, plugin=plugin, calibration=calibration
     )
@@ -105,43 +103,3 @@ def triton_repository(
         idle_seconds=idle_seconds,
     )
     print(f"Triton model -> {path}")
-
-
-def frame_size(text: str) -> tuple[int, int]:
-    """Read HEIGHTxWIDTH; raises UserError."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if found is None or min(int(found[1]), int(found[2])) < 1:
-        raise UserError(
-            f"--image-size {text!r} is not a size, expected HEIGHTxWIDTH in pixels like 1080x1920"
-        )
-    return int(found[1]), int(found[2])
-
-
-def bench_bundle(bundle: Path, backends: str, source: str | None, frames: int, output: Path | None) -> None:
-    """Measure backends side by side, print the table, and write JSON if asked for."""
-    import json
-
-    from deploy.benchmark import bench_rows, benchmark, graph_rows
-    from pipelines.tables import text_table
-
-    names = [name.strip() for name in backends.split(",") if name.strip()]
-    if unknown := [name for name in names if name not in ("torch", "onnx", "tensorrt")]:
-        raise UserError(
-            f"--backend {unknown[0]!r} is not known, expected torch, onnx and tensorrt, by commas"
-        )
-    if output is not None:  # tried before minutes of measuring
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.open("a").close()
-        except OSError as error:
-            raise UserError(
-                f"--output {output}: not writable ({error.strerror}), expected a file for the figures"
-            ) from None
-    report = benchmark(bundle, names, source=source, num_frames=frames)
-    header = ("backend", "p50 ms", "p95 ms", "p99 ms", "frames/s", "processor ms", "cold start s")
-    print(text_table((*header, "host MiB", "GPU MiB", "could not run because"), bench_rows(report)))
-    if rows := graph_rows(report):
-        print(f"\n{text_table(('backend', 'graph', 'ms a run', 'runs a frame', 'ms a frame'), rows)}")
-    if output is not None:
-        output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"-> {output}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from lstfe.data.raw import ImportOptions
-from lstfe.errors import UserError
+from pipelines.image_sizes import read_image_size
 
 CHANGES = {
     "boxes_clipped": "boxes clipped to the frame",
@@ -30,7 +29,7 @@ def import_data_set(
     """Import a data set and return what to tell the user; `options` are those of ImportOptions."""
     module = data_format.replace("-", "_")
     importer = getattr(import_module(f"lstfe.data.importers.{module}"), f"import_{module}")
-    chosen = ImportOptions(image_size=_parse_size(image_size) if image_size else None, **options)
+    chosen = ImportOptions(image_size=read_image_size(image_size) if image_size else None, **options)
     report: dict[str, Any] = importer(source, destination, chosen)
     lines = [f"{destination}:"]
     for split, counts in report["splits"].items():
@@ -43,10 +42,3 @@ def import_data_set(
         lines.append(f"version it with: dvc add {destination}")
         lines.append(f"train on it with: dvc exp run -S data.name={destination.name}")
     return "\n".join(lines)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    matched = re.fullmatch(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", text)
-    if matched is None:
-        raise UserError(f"--image-size {text!r}: expected HEIGHTxWIDTH in pixels, like 480x640")
-    return int(matched[1]), int(matched[2])

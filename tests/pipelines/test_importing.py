@@ -55,10 +55,9 @@ def test_the_next_commands_are_said(tiny_raw: Path, tmp_path: Path) -> None:
     assert "dvc exp run -S data.name=mine" in message
 
 
-@pytest.mark.parametrize("size", ["480", "480x", "0x640", "640*480", "480x640x3"])
-def test_sizes_that_are_none_are_refused(texts: Path, tmp_path: Path, size: str) -> None:
-    with pytest.raises(UserError, match=r"--image-size .*: expected HEIGHTxWIDTH in pixels, like 480x640"):
-        import_data_set("fl-drones", texts, tmp_path / "raw", image_size=size, **_options())
+def test_a_size_that_is_none_is_refused(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--image-size '480': expected HEIGHTxWIDTH"):
+        import_data_set("fl-drones", texts, tmp_path / "raw", image_size="480", **_options())
 
 
 def test_all_options_of_the_command_line_arrive(texts: Path, tmp_path: Path) -> None:
