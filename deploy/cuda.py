@@ -58,9 +58,9 @@ class DeviceArray:
 
 
 class Cuda:
-    """One GPU's primary context."""
+    """The first GPU's primary context; CUDA_VISIBLE_DEVICES says which one is the first."""
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self) -> None:
         """Open the GPU; raises CudaError where there is none."""
         try:
             import pycuda.driver as driver
@@ -73,9 +73,9 @@ class Cuda:
         self.driver: Any = driver
         try:
             driver.init()
-            if driver.Device.count() <= number:
-                raise CudaError(f"no GPU with number {number}; TensorRT needs one")
-            device = driver.Device(number)
+            if driver.Device.count() == 0:
+                raise CudaError("no GPU here; TensorRT needs one")
+            device = driver.Device(0)
             self.gpu = Gpu(device.name(), "{}.{}".format(*device.compute_capability()))
             self._context = device.retain_primary_context()
             self.set_up = threading.RLock()

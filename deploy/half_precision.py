@@ -115,7 +115,7 @@ class _Conversion:
             self.nodes.append(node)
             if in_half:
                 self.half |= {name for name in node.output if self._is_float(name)}
-        self._give_outputs(made)
+        self._give_outputs()
         del self.graph.value_info[:]
         replace_nodes(self.model, self.nodes)
 
@@ -168,7 +168,7 @@ class _Conversion:
     def _scales_something(self, name: str) -> bool:
         return any(node.op_type in _QUANTIZATION and name in node.input[1:2] for node in self.graph.node)
 
-    def _give_outputs(self, made: set[tuple[str, int]]) -> None:
+    def _give_outputs(self) -> None:
         """Give the outputs the types that `HALF_VALUES` says, under the names of the contract."""
         for value in self.graph.output:
             if not self._is_float(value.name):

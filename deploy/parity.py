@@ -159,7 +159,7 @@ class ComparedGraphs:
 
 
 def check_parity(
-    model: LSTFENet, config: Config, exported_dir: Path, *, prepared_dir: Path, split: str | None = None
+    model: LSTFENet, config: Config, exported_dir: Path, *, prepared_dir: Path
 ) -> dict[str, Any]:
     """Compare the graphs in `exported_dir` with `model`; write parity.json there and return it.
 
@@ -169,7 +169,7 @@ def check_parity(
     report = {
         "opset": config.export.opset,
         "onnxruntime": onnxruntime.__version__,
-        **compare_graphs(model, config, graphs, backend="onnx", prepared_dir=prepared_dir, split=split),
+        **compare_graphs(model, config, graphs, backend="onnx", prepared_dir=prepared_dir),
     }
     (exported_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _refuse(report, exported_dir)

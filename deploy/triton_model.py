@@ -8,10 +8,10 @@ line and ends its stream; other streams go on.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -34,18 +34,10 @@ class OpenStream:
 class Streams:
     """The streams of one model instance, by correlation id."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        backend: str,
-        *,
-        idle_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, bundle: Bundle, backend: str, *, idle_seconds: float) -> None:
         self._bundle = bundle
         self._backend = backend
         self._idle_seconds = idle_seconds
-        self._clock = clock
         self._open: dict[int, OpenStream] = {}
 
     def __len__(self) -> int:
@@ -58,7 +50,7 @@ class Streams:
             self._open.pop(correlation_id, None)
             # Live: the server does not know how many frames follow.
             detector = self._bundle.detector(self._backend, None)
-            self._open[correlation_id] = OpenStream(detector, self._clock())
+            self._open[correlation_id] = OpenStream(detector, monotonic())
         stream = self._open.get(correlation_id)
         if stream is None:
             raise UserError(
@@ -72,14 +64,14 @@ class Streams:
         except UserError:
             del self._open[correlation_id]
             raise
-        stream.last_used = self._clock()
+        stream.last_used = monotonic()
         if end:
             del self._open[correlation_id]
         return found
 
     def _drop_idle(self) -> None:
         """Give up streams that Triton has given up, of which it tells nothing."""
-        oldest = self._clock() - self._idle_seconds
+        oldest = monotonic() - self._idle_seconds
         for correlation_id in [key for key, stream in self._open.items() if stream.last_used < oldest]:
             self._open.pop(correlation_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,13 @@ def write_curves(
     destination: Path,
     *,
     frame_stride: int = 1,
-    frames: Mapping[str, Collection[int]] | None = None,
 ) -> list[Path]:
     """Write `precision_recall_<protocol>.csv` for each protocol and `precision_recall.png`; return the paths.
 
     Columns: recall, precision (all objects), and precision_<bin> for each bin that the protocol has. The picture
     has the bins of size. Cells are empty where there is no ground truth.
     """
-    scored = scored_frames(annotations, records, frame_stride=frame_stride, frames=frames)
+    scored = scored_frames(annotations, records, frame_stride=frame_stride)
     destination.mkdir(parents=True, exist_ok=True)
     paths, curves = [], {}
     for name in protocols:

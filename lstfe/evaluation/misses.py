@@ -88,7 +88,7 @@ def find_misses(
     """
     scored = scored_frames(annotations, records, frame_stride=frame_stride)
     found_by, is_false = _match_all(scored)
-    missed = _spread_out(_missed(annotations, records, scored, found_by), num_misses)
+    missed = _spread_out(_missed(annotations, scored, found_by), num_misses)
     false = _spread_out(_false(records, scored, is_false), num_misses)
     num_false = min(len(false), max(num_misses // 2, num_misses - len(missed)))
     return missed[: num_misses - num_false] + false[:num_false]
@@ -179,9 +179,7 @@ def _match_all(scored: ScoredFrames) -> tuple[Ints, Flags]:
     return found_by, is_false
 
 
-def _missed(
-    annotations: VideoAnnotations, records: Sequence[DetectionRecord], scored: ScoredFrames, found_by: Ints
-) -> Iterator[Miss]:
+def _missed(annotations: VideoAnnotations, scored: ScoredFrames, found_by: Ints) -> Iterator[Miss]:
     """Yield ground truths, the worst first."""
     scores = np.where(found_by == UNMATCHED, -np.inf, 0.0)
     scores[found_by != UNMATCHED] = scored.detections.scores[found_by[found_by != UNMATCHED]]

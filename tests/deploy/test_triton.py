@@ -182,7 +182,7 @@ def test_streams_that_triton_gave_up_are_dropped(
     model: TritonPythonModel, make_frames: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(model.streams, "_clock", lambda: now[0])
+    monkeypatch.setattr("deploy.triton_model.monotonic", lambda: now[0])
     frame = next(make_frames(1))[None]
     model.execute([request(1, frame, start=True)])
     now[0] += 61
