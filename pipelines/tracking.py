@@ -8,37 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lstfe.config import Config
 from lstfe.errors import UserError
-from lstfe.params import flatten, load_config
-from pipelines.identity import files_md5, lock_md5, origin_tags
-from pipelines.journal import Entry, Journal, read_journal
+from pipelines.identity import lock_md5, origin_tags
+from pipelines.journal import Journal
+from pipelines.mlflow_runs import (
+    JOURNAL_FILE,
+    RUN_FILE,
+    SWEEP_PARENT,
+    complete_run,
+    create_run,
+    end_stale_runs,
+    log_data_set,
+    log_entries,
+    restored_run,
+    run_exists,
+)
 from pipelines.mlflow_store import Action, Store
 from pipelines.tracked_model import ModelFiles, log_model
-from pipelines.trained import WEIGHTS, read_json
-
-SWEEP = "LSTFE_SWEEP"
-"""Environment variable: the name of the sweep that a training belongs to; its run is then nested below the sweep's."""
-JOURNAL_FILE = "history.jsonl"
-RUN_FILE = "run.json"
 
 _DELIVERY_SECONDS = 5.0
-_MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits for one batch
-_MAX_DIGEST = 36
 _MAX_RUNS = 200
-_SWEEP_PARENT = "sweep.parent"
-_WEIGHTS_TAG = "weights.md5"
-_NAME_CHARACTERS = re.compile(r"[^\w\-. ]")  # what may stand in a quoted name of MLflow's filters
-_METRIC_CHARACTERS = re.compile(r"[^\w\-. :/]")  # names of classes are in names of metrics
 
 
 class Run:
@@ -63,7 +60,7 @@ class Run:
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Log metrics that belong to no iteration."""
         entry = {"iteration": 0, "time": time.time(), **metrics}
-        self._attempt(lambda client, run_id: _log_entries(client, run_id, [entry]))
+        self._attempt(lambda client, run_id: log_entries(client, run_id, [entry]))
 
     def log_files(self, paths: Iterable[Path], folder: str) -> None:
         """Copy files into the run's `folder`."""
@@ -85,7 +82,7 @@ class Run:
 
     def log_data_set(self, name: str, md5: str, *, split: str) -> None:
         """Note the data that a stage has looked at; the same data again changes nothing."""
-        self._attempt(lambda client, run_id: _log_data_set(client, run_id, name, md5, split=split))
+        self._attempt(lambda client, run_id: log_data_set(client, run_id, name, md5, split=split))
 
     def log_text(self, text: str, name: str) -> None:
         """Store a text as the run's file `name`."""
@@ -108,7 +105,7 @@ class Run:
         if self._journal is None:
             return
         entries = self._journal.undelivered()
-        send = partial(_log_entries, entries=entries)
+        send = partial(log_entries, entries=entries)
         if entries and self._attempt(send, at_last=at_last):
             self._journal.mark_delivered(len(entries))
 
@@ -136,18 +133,25 @@ def training_run(config: Config, *, train_key: str, state_dir: Path, data_md5: s
 
     def open_run(client: Any, experiment_id: str) -> str:
         remembered = _remembered_id(state_dir)
-        run_id = remembered if remembered and _exists(client, remembered) else None
+        run_id = remembered if remembered and run_exists(client, remembered) else None
         if run_id is None:
-            run_id = _create(client, experiment_id, config, {"train.key": train_key, "data.md5": data_md5})
-            _log_data_set(client, run_id, config.data.name, data_md5, split="train")
+            run_id = create_run(client, experiment_id, config, {"train.key": train_key, "data.md5": data_md5})
+            log_data_set(client, run_id, config.data.name, data_md5, split="train")
         state_dir.joinpath(RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
         client.update_run(run_id, status="RUNNING")
-        _end_stale_runs(client, experiment_id, train_key, keep=run_id)
+        end_stale_runs(client, experiment_id, train_key, keep=run_id)
         return run_id
 
     run = Run(Store(), open_run, Journal(state_dir / JOURNAL_FILE))
     with _ended_by_outcome(run), _delivered_regularly(run):
         yield run
+
+
+def _remembered_id(state_dir: Path) -> str | None:
+    try:
+        return str(json.loads(state_dir.joinpath(RUN_FILE).read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 @contextlib.contextmanager
@@ -162,9 +166,9 @@ def continue_run(run_file: Path, *, stage: str) -> Iterator[Run]:
 
     def open_run(client: Any, experiment_id: str) -> str:
         run_id = record["run_id"]
-        if not (run_id and _exists(client, run_id)):
-            run_id = _restored(client, experiment_id, run_file.parent, record)
-        _complete(client, run_id, run_file.parent)
+        if not (run_id and run_exists(client, run_id)):
+            run_id = restored_run(client, experiment_id, run_file.parent, record)
+        complete_run(client, run_id, run_file.parent)
         client.update_run(run_id, status="RUNNING")
         for name, value in origin_tags().items():
             client.set_tag(run_id, name if name == "dvc.lock.md5" else f"{stage}.{name}", value)
@@ -181,7 +185,7 @@ def tag_lock(run_file: Path) -> None:
     run_id = json.loads(run_file.read_text(encoding="utf-8"))["run_id"]
 
     def tag(client: Any, experiment_id: str) -> None:
-        if run_id and _exists(client, run_id):
+        if run_id and run_exists(client, run_id):
             client.set_tag(run_id, "dvc.lock.md5", lock_md5())
 
     Store().attempt(tag)
@@ -220,7 +224,7 @@ def finished_runs() -> list[dict[str, Any]]:
                 "tags": dict(run.data.tags),
             }
             for run in found
-            if _SWEEP_PARENT not in run.data.tags
+            if SWEEP_PARENT not in run.data.tags
         ]
 
     return Store().attempt(find) or []
@@ -262,132 +266,3 @@ def _delivered_regularly(run: Run) -> Iterator[None]:
     finally:
         is_over.set()
         courier.join(timeout=30)
-
-
-def _create(client: Any, experiment_id: str, config: Config, tags: dict[str, str]) -> str:
-    origin = origin_tags()
-    suffix = origin.get("dvc.exp_name") or tags["train.key"][:6]
-    source = {"mlflow.source.name": "pipelines.train"}
-    if "git.commit" in origin:
-        source["mlflow.source.git.commit"] = origin["git.commit"]
-    if sweep := _NAME_CHARACTERS.sub("_", os.environ.get(SWEEP, "")):
-        source |= {"mlflow.parentRunId": _sweep_parent(client, experiment_id, sweep), "sweep": sweep}
-    run = client.create_run(
-        experiment_id,
-        tags=source | origin | tags,
-        run_name=f"{config.model.method}-{config.model.preset}-{suffix}",
-    )
-    run_id = str(run.info.run_id)
-    _log_params(client, run_id, config)
-    return run_id
-
-
-def _sweep_parent(client: Any, experiment_id: str, sweep: str) -> str:
-    """Return the run that stands above those of a sweep; the first of them makes it."""
-
-    def find() -> list[Any]:
-        of_sweep = f"tags.`{_SWEEP_PARENT}` = '{sweep}'"
-        return list(client.search_runs([experiment_id], of_sweep, order_by=["attributes.start_time ASC"]))
-
-    if not find():
-        made = client.create_run(experiment_id, tags={_SWEEP_PARENT: sweep}, run_name=sweep)
-        client.set_terminated(made.info.run_id, "FINISHED")
-        if (first := find()[0]).info.run_id != made.info.run_id:  # another process was quicker
-            client.delete_run(made.info.run_id)
-        return str(first.info.run_id)
-    return str(find()[0].info.run_id)
-
-
-def _restored(client: Any, experiment_id: str, trained: Path, record: Mapping[str, Any]) -> str:
-    """Copy a training's run from its files: parameters, metrics, key; the next stage finds the copy again."""
-    old = record["run_id"] or f"untracked-{record['train_key']}"
-    copies = f"tags.restored_from = '{old}'"
-    found = client.search_runs([experiment_id], filter_string=copies, max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    tags = {name: record[key] for name, key in (("train.key", "train_key"), ("data.md5", "data_md5"))}
-    run_id = _create(client, experiment_id, load_config(trained / "config.yaml"), tags)
-    client.set_tag(run_id, "restored_from", old)
-    return run_id
-
-
-def _complete(client: Any, run_id: str, trained: Path) -> None:
-    """Send a training's metrics and result where the run lacks the last of them: all are sent in their order."""
-    entries = read_journal(trained / JOURNAL_FILE)
-    if entries:
-        *_, name = entries[-1]
-        points = client.get_metric_history(run_id, _METRIC_CHARACTERS.sub("_", name))
-        if entries[-1]["iteration"] not in {point.step for point in points}:
-            _log_entries(client, run_id, entries)  # points that are there stay as they are
-    if _WEIGHTS_TAG not in client.get_run(run_id).data.tags:
-        for name, value in result_tags(trained).items():
-            client.set_tag(run_id, name, value)
-
-
-def result_tags(trained: Path) -> dict[str, str]:
-    """Return what a run is tagged with once its training has ended: the machine, and the hash of the weights."""
-    record = read_json(trained / RUN_FILE)
-    machine = {f"machine.{name}": str(value) for name, value in record.get("machine", {}).items()}
-    return machine | {_WEIGHTS_TAG: files_md5([trained / WEIGHTS.name])}
-
-
-def _log_entries(client: Any, run_id: str, entries: Sequence[Entry]) -> None:
-    from mlflow.entities import Metric
-
-    metrics = [
-        Metric(
-            _METRIC_CHARACTERS.sub("_", name),
-            float(value),
-            int(entry["time"] * 1000),
-            int(entry["iteration"]),
-        )
-        for entry in entries
-        for name, value in entry.items()
-        if name not in ("iteration", "time") and isinstance(value, (int, float))
-    ]
-    for start in range(0, len(metrics), _MAX_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
-
-
-def _log_params(client: Any, run_id: str, config: Config) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(name, str(value)[:6000]) for name, value in flatten(config).items()]
-    for start in range(0, len(params), _MAX_PARAMS):
-        client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
-
-
-def _log_data_set(client: Any, run_id: str, name: str, md5: str, *, split: str) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    source = json.dumps({"uri": f"data/prepared/{name}/annotations/{split}.json"})
-    # The whole set has one hash, so it is the name that tells the splits apart.
-    data_set = Dataset(f"{name}-{split}", md5[:_MAX_DIGEST], source_type="local", source=source)
-    context = "training" if split == "train" else "evaluation"
-    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", context)])])
-
-
-def _end_stale_runs(client: Any, experiment_id: str, train_key: str, *, keep: str) -> None:
-    """End what a kill left RUNNING: nobody else will."""
-    stale = f"tags.`train.key` = '{train_key}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment_id], filter_string=stale):
-        if run.info.run_id != keep:
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _exists(client: Any, run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return False
-        raise
-
-
-def _remembered_id(state_dir: Path) -> str | None:
-    try:
-        return str(json.loads(state_dir.joinpath(RUN_FILE).read_text(encoding="utf-8"))["run_id"])
-    except (OSError, ValueError, KeyError):
-        return None

@@ -23,9 +23,10 @@ from lstfe.training.loop import train as train_model
 from pipelines.command import run_command
 from pipelines.identity import code_md5, prepared_md5, train_key
 from pipelines.launch import launch_processes, micro_batch, processes_to_train
+from pipelines.mlflow_runs import result_tags
 from pipelines.paths import PARAMS, PREPARED, TRAINED, work_dir
 from pipelines.tables import FIGURES
-from pipelines.tracking import result_tags, training_run
+from pipelines.tracking import training_run
 from pipelines.trained_model import save_trained
 
 

@@ -243,7 +243,7 @@ def test_some_libraries_are_for_the_upper_floors(folders: tuple[str, ...], forbi
             "mlflow",
             {
                 f"pipelines/{name}.py"
-                for name in ("mlflow_store", "tracking", "tracked_model", "model_versions")
+                for name in ("mlflow_store", "mlflow_runs", "tracked_model", "model_versions")
             },
         ),
         ("prefect", {"pipelines/flows.py", "pipelines/detection_flow.py"}),

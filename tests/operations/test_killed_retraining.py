@@ -11,12 +11,12 @@ import pytest
 
 from deploy.bundle import open_bundle
 from pipelines import isolated_tree
+from pipelines.mlflow_runs import RUN_FILE
 from pipelines.model_versions import ModelVersions
 from pipelines.registry import history, read_champion
 from pipelines.servers.lost_runs import RUN_VARIABLE
 from pipelines.servers.processes import with_variable
 from pipelines.stage import outdated_stages
-from pipelines.tracking import RUN_FILE
 
 from ..project_copy import git
 from . import small_project

@@ -29,6 +29,7 @@ WITHOUT_EFFECT = {
     "pipelines/identity.py": "names and tags",
     "pipelines/journal.py": "tracking",
     "pipelines/launch.py": "how many processes, which is no part of an experiment",
+    "pipelines/mlflow_runs.py": "tracking",
     "pipelines/mlflow_store.py": "tracking",
     "pipelines/paths.py": "names of folders, which dvc.yaml repeats",
     "pipelines/tables.py": "output to the terminal",
