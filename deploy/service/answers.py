@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -115,6 +116,12 @@ def job_answer(job: Job, *, queue_position: int) -> JobAnswer:
         started_at=None if job.started_at is None else _time(job.started_at),
         finished_at=None if job.finished_at is None else _time(job.finished_at),
     )
+
+
+def first_fault(faults: Any) -> str:
+    """Say where a request's first fault is, of those that Pydantic found, and which."""
+    fault = faults[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
 
 
 def _progress(job: Job) -> float:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from deploy.service.access import Access
 from deploy.service.champion import Champion, NotReadyError
-from deploy.service.jobs import JobQueue
+from deploy.service.job_queue import JobQueue
 from deploy.service.metrics import ModelInfo, ServiceMetrics
 from deploy.service.scheduler import FairScheduler
 from deploy.service.settings import ServeSettings

@@ -363,7 +363,7 @@ def test_a_request_that_takes_too_long_is_ended(
         await asyncio.sleep(60)
         return []
 
-    monkeypatch.setattr("deploy.service.app._read_videos", never)
+    monkeypatch.setattr("deploy.service.video_routes._read_videos", never)
     answer = running.client.post("/v1/videos", files={"file": ("a", b"x")})
     assert answer.status_code == 408
     assert "not complete within 0.1 s" in answer.json()["detail"]

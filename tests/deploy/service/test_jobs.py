@@ -88,9 +88,9 @@ def test_a_job_that_cannot_be_ended_does_not_keep_the_service(
     monkeypatch: pytest.MonkeyPatch,
     wait_for: Callable[..., Any],
 ) -> None:
-    monkeypatch.setattr("deploy.service.jobs._STOP_S", 0.1)
+    monkeypatch.setattr("deploy.service.job_queue._STOP_S", 0.1)
     is_over = threading.Event()
-    monkeypatch.setattr("deploy.service.jobs.JobRun.run", lambda run: is_over.wait(30) and "failed")
+    monkeypatch.setattr("deploy.service.job_run.JobRun.run", lambda run: is_over.wait(30) and "failed")
     running = serve(running_jobs=1)
     running.submit(make_video(2))
     wait_for(lambda: running.service.jobs.num_running == 1)
