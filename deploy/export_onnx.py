@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from deploy.commuted_alignment import CommutedAlignGraph, SupportGraph
+from deploy.example_inputs import random_inputs
 from deploy.graphs import Form, Graph, GraphSizes, graphs_of
-from deploy.operators import declare_domain, sampled_sum, sampled_sum_in_onnx
+from deploy.operators import declare_domain, sampled_sum_in_onnx
 from deploy.preprocess import preprocess_model
 from deploy.suppression import suppress, suppress_in_onnx
 from lstfe import boxes as box_geometry
@@ -60,47 +62,6 @@ class AlignGraph(nn.Module):
         # The plain operator, not the commuted form: ONNX has DeformConv, and runtimes have kernels for it.
         aligned = self.model.alignment.align_directly(features, short_term_features)
         maps = self.model.describe(self.model.pixel_aggregation(features, aligned))
-        return maps.roi_map, maps.objectness, maps.box_deltas
-
-
-class SupportGraph(nn.Module):
-    """What the alignment of the form `commuted` needs of a short-term frame."""
-
-    def __init__(self, model: LSTFENet) -> None:
-        super().__init__()
-        assert model.alignment is not None
-        self.alignment = model.alignment
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, C, h, w) -> support_maps (1, h, w, K*K*C) tap-major, offset_response (1, 2*K*K, h, w)."""
-        channels, height, width = features.shape[1:]
-        weight = self.alignment.weight.permute(1, 2, 3, 0).flatten(1)  # (C, K*K*C)
-        # One product of two matrices, whose result lies as the sampled sum reads it: no layer moves it.
-        maps = features.reshape(channels, height * width).transpose(0, 1) @ weight
-        return maps.reshape(1, height, width, -1), self.alignment.offset_response(features)
-
-
-class CommutedAlignGraph(nn.Module):
-    """`AlignGraph` with the once-per-frame part done: the last deformable convolution is a sampled sum."""
-
-    def __init__(self, model: LSTFENet) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Tensor, *short_term: Tensor) -> tuple[Tensor, ...]:
-        """(1, C, h, w), (1, S, C, h, w) if there are several blocks, support maps, offset response of S frames."""
-        *cascade, support_maps, offset_response = short_term
-        alignment, aggregation = self.model.alignment, self.model.pixel_aggregation
-        assert alignment is not None
-        assert aggregation is not None
-        # With one block the features themselves are not looked at.
-        short_term_features = cascade[0] if cascade else features[:, None]
-        offsets = alignment.sampling_offsets(features, short_term_features, offset_response, directly=True)
-        summed = sampled_sum(
-            support_maps.flatten(0, 1), offsets.flatten(0, 1), alignment.bias, alignment.kernel_size
-        )
-        aligned = summed.reshape(*support_maps.shape[:2], *summed.shape[1:])
-        maps = self.model.describe(aggregation(features, aligned))
         return maps.roi_map, maps.objectness, maps.box_deltas
 
 
@@ -255,64 +216,6 @@ def graph_module(name: str, model: LSTFENet, config: Config, form: Form = "plain
         "decode": lambda: DecodeGraph(model),
     }
     return modules[name]().eval()
-
-
-@torch.no_grad()
-def random_inputs(
-    name: str,
-    model: LSTFENet,
-    config: Config,
-    form: Form = "plain",
-    *,
-    image_size: tuple[int, int] = (64, 96),
-    seed: int = 0,
-) -> tuple[Tensor, ...]:
-    """Return inputs of a graph for a random image; `image_size` in multiples of 32 pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    height, width = image_size
-    sizes, size = GraphSizes.of(config), torch.tensor(image_size)
-
-    def features(number: int) -> Tensor:
-        return model.extract(torch.randn((number, 3, height, width), generator=generator))
-
-    def proposals(number: int) -> tuple[Tensor, Tensor, Tensor]:
-        corners = (
-            torch.rand((1, number, 2, 2), generator=generator).sort(dim=2).values
-        )  # (..., corner, x or y)
-        boxes = corners.flatten(2) * torch.tensor([width, height, width, height])
-        valid = torch.arange(number)[None] < max(1, number - 2)  # a little padding
-        vectors = torch.randn((1, number, config.model.relation.embedding), generator=generator).relu()
-        return vectors, boxes * valid[:, :, None], valid
-
-    if name == "preprocess":  # a size that has to be scaled and padded
-        return (torch.randint(256, (height * 5 // 4, width + 7, 3), generator=generator, dtype=torch.uint8),)
-    if name == "backbone":
-        return (torch.randn((1, 3, height, width), generator=generator),)
-    if name == "support":
-        return (features(1),)
-    if name == "align":
-        current, short_term = features(1), features(sizes.num_alignment)
-        if form == "plain":
-            return current, short_term[None]
-        frames = [SupportGraph(model)(frame[None]) for frame in short_term]
-        support = [torch.cat(part)[None] for part in zip(*frames, strict=True)]
-        return current, *([short_term[None]] if config.model.alignment.num_blocks > 1 else []), *support
-    maps = model.describe(features(1))
-    current_proposals = proposals(sizes.num_proposals)
-    if name == "proposals":
-        return maps.objectness, maps.box_deltas, size
-    if name == "roi":
-        return maps.roi_map, current_proposals[1]
-    if name == "relation":
-        related = proposals(sizes.num_relation * sizes.num_reference_proposals) if sizes.num_relation else ()
-        long_term = (
-            proposals(sizes.num_long_term * sizes.num_reference_proposals) if sizes.num_long_term else ()
-        )
-        return (*current_proposals, *related, *long_term)
-    # A spread of scores that a trained head has and a fresh one has not.
-    logits = torch.randn((1, sizes.num_proposals, model.head.num_classes), generator=generator) * 3
-    deltas = torch.randn((1, sizes.num_proposals, model.head.num_classes * 4), generator=generator)
-    return logits, deltas, *current_proposals[1:], size, size * 2
 
 
 def _trace(graph: Graph, model: LSTFENet, config: Config, form: Form) -> onnx.ModelProto:

@@ -20,7 +20,8 @@ import torch
 
 from deploy.bundle import PARITY_FILE
 from deploy.device import Graphs
-from deploy.export_onnx import graph_module, random_inputs
+from deploy.example_inputs import random_inputs
+from deploy.export_onnx import graph_module
 from deploy.graphs import graphs_of
 from deploy.onnx_backend import OnnxGraphs
 from deploy.runtime import StreamRuntime
@@ -159,7 +160,7 @@ class ComparedGraphs:
 
 
 def check_parity(
-    model: LSTFENet, config: Config, exported_dir: Path, *, prepared_dir: Path
+    model: LSTFENet, config: Config, exported_dir: Path, *, prepared_dir: Path, split: str | None = None
 ) -> dict[str, Any]:
     """Compare the graphs in `exported_dir` with `model`; write parity.json there and return it.
 
@@ -169,7 +170,7 @@ def check_parity(
     report = {
         "opset": config.export.opset,
         "onnxruntime": onnxruntime.__version__,
-        **compare_graphs(model, config, graphs, backend="onnx", prepared_dir=prepared_dir),
+        **compare_graphs(model, config, graphs, backend="onnx", prepared_dir=prepared_dir, split=split),
     }
     (exported_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _refuse(report, exported_dir)

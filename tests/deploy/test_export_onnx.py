@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deploy.export_onnx import DecodeGraph, ProposalsGraph, graph_module, random_inputs
+from deploy.example_inputs import random_inputs
+from deploy.export_onnx import DecodeGraph, ProposalsGraph, graph_module
 from deploy.graphs import graphs_of
 from deploy.onnx_backend import OnnxGraphs
 from lstfe.config import Config

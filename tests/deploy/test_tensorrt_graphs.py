@@ -14,8 +14,9 @@ from onnx import TensorProto
 
 import deploy.tensorrt_graphs
 from deploy.bundle import Bundle, open_bundle
+from deploy.example_inputs import random_inputs
 from deploy.expanded import ExpandedGraphs, PlainView
-from deploy.export_onnx import AlignGraph, build_graph, graph_module, random_inputs
+from deploy.export_onnx import AlignGraph, build_graph, graph_module
 from deploy.graph_types import element_types
 from deploy.graphs import HALF_VALUES, GraphSizes, graphs_of, role_of
 from deploy.half_precision import share_of_half
