@@ -29,11 +29,21 @@ def centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
     """Return the intersection over union of every pair: (N, 4), (M, 4) -> (N, M); 0 where both are empty."""
+    shared = _intersection(first, second)
+    union = area(first)[:, None] + area(second)[None, :] - shared
+    return shared / union.clamp(min=1e-9)
+
+
+def covered_share(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Return which share of each box lies in each region: (N, 4), (M, 4) -> (N, M); 0 for a box without extent."""
+    return _intersection(boxes, regions) / area(boxes)[:, None].clamp(min=1e-9)
+
+
+def _intersection(first: Tensor, second: Tensor) -> Tensor:
+    """Return the area that every pair shares: (N, 4), (M, 4) -> (N, M)."""
     top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)  # (N, M)
-    union = area(first)[:, None] + area(second)[None, :] - intersection
-    return intersection / union.clamp(min=1e-9)
+    return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
 
 
 def clip_to_image(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

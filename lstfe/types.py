@@ -39,6 +39,13 @@ class Targets:
 
     boxes: Tensor
     labels: Tensor
+    crowds: Tensor | None = None
+    """(R, 4) regions, in the same pixels, that may hold objects nobody marked one by one; None without any."""
+
+    def pin_memory(self) -> Targets:
+        """Return them where a GPU can fetch them by itself."""
+        boxes, labels = self.boxes.pin_memory(), self.labels.pin_memory()
+        return Targets(boxes, labels, None if self.crowds is None else self.crowds.pin_memory())
 
 
 @dataclass(slots=True)
@@ -60,7 +67,7 @@ class Clip:
 
     def pin_memory(self) -> Clip:
         """Return the clip with its tensors where a GPU can fetch them by itself; PyTorch's loader calls this."""
-        targets = Targets(self.targets.boxes.pin_memory(), self.targets.labels.pin_memory())
+        targets = self.targets.pin_memory()
         return dataclasses.replace(self, frames=self.frames.pin_memory(), targets=targets)
 
 

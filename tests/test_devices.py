@@ -131,6 +131,7 @@ def test_an_update_waits_for_no_copy_to_the_gpu(
     stepper = step.Stepper(model, config, World(), micro_batch=None)
     monkeypatch.setattr(Tensor, "backward", constant_gradients(list(model.parameters())))
     clips = [replace(clip(seed), flip=seed == 1) for seed in range(2)]
+    clips[1].targets.crowds = torch.tensor([[0.0, 0.0, 60.0, 60.0]])
     with blocking_copies() as awaited:
         stepper.step(clips, range(2), 0)
     assert awaited == []

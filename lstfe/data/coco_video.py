@@ -99,11 +99,14 @@ class VideoAnnotations:
         """Return the objects of one frame; KeyError where the split has no such frame."""
         return list(self.object_rows.select(self._object_places(video, frame_id)))
 
-    def boxes(self, video: str, frame_id: int, *, crowds: bool = True) -> tuple[FloatArray, IntArray]:
-        """Return the boxes (G, 4) xyxy in pixels of the video, and the labels (G,) >= 1, of one frame."""
+    def boxes(self, video: str, frame_id: int, *, crowds: bool | None = None) -> tuple[FloatArray, IntArray]:
+        """Return the boxes (G, 4) xyxy in pixels of the video, and the labels (G,) >= 1, of one frame.
+
+        `crowds`: of the crowds alone (True) or without them (False); None = of all.
+        """
         rows = self.object_rows.select(self._object_places(video, frame_id))
-        if not crowds:
-            rows = rows.select(rows.integers[:, 4] == 0)
+        if crowds is not None:
+            rows = rows.select((rows.integers[:, 4] != 0) == crowds)
         corners = rows.floats[:, :4].copy()
         corners[:, 2:] += corners[:, :2]
         labels = [self.labels[category_id] for category_id in rows.integers[:, 3].tolist()]

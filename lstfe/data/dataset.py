@@ -30,6 +30,8 @@ class ClipRecord:
     """(G, 4) xyxy, of the current frame; no crowds."""
     labels: IntArray
     """(G,)"""
+    crowds: FloatArray
+    """(R, 4) xyxy, of the current frame."""
     faults: tuple[str, ...]
 
     def with_frames(self, frames: ByteArray) -> Clip:
@@ -37,7 +39,11 @@ class ClipRecord:
         return Clip(
             frames=torch.from_numpy(frames).permute(0, 3, 1, 2),  # (T, 3, H, W)
             layout=self.plan.layout,
-            targets=Targets(torch.from_numpy(self.boxes), torch.from_numpy(self.labels)),
+            targets=Targets(
+                torch.from_numpy(self.boxes),
+                torch.from_numpy(self.labels),
+                torch.from_numpy(self.crowds) if len(self.crowds) else None,
+            ),
             video=self.plan.video,
             frame_indices=self.plan.frame_indices,
             flip=self.plan.flip,
@@ -75,9 +81,11 @@ class ClipDataset(Dataset[Clip]):
                     ) from None
                 plan = self._sampler.replacement(clip_number, attempt=len(faults))
                 continue
-            # A crowd's box surrounds many objects, or one that can hardly be told: no example of what to find.
+            # A crowd's box surrounds many objects, or one that can hardly be told: no example of what to find, nor
+            # of what not to find.
             boxes, labels = self._annotations.boxes(plan.video, plan.frame_indices[0], crowds=False)
-            return frames, ClipRecord(plan, boxes, labels, tuple(faults))
+            crowds, _ = self._annotations.boxes(plan.video, plan.frame_indices[0], crowds=True)
+            return frames, ClipRecord(plan, boxes, labels, crowds, tuple(faults))
 
     def _read_frames(self, plan: ClipPlan, allocate: Allocate) -> ByteArray:
         """Decode each frame once, however often the clip shows it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -108,20 +108,29 @@ def pad_to_one_size(images: Sequence[Tensor]) -> Tensor:
 def flip_clip(clip: Clip) -> Clip:
     """Mirror all frames and the targets of a clip left to right."""
     width = clip.frames.shape[-1]
-    x1, y1, x2, y2 = clip.targets.boxes.unbind(1)
-    boxes = torch.stack((width - x2, y1, width - x1, y2), dim=1)
-    return replace(
-        clip, frames=clip.frames.flip(-1), targets=Targets(boxes, clip.targets.labels), flip=not clip.flip
-    )
+
+    def mirrored(boxes: Tensor) -> Tensor:
+        x1, y1, x2, y2 = boxes.unbind(1)
+        return torch.stack((width - x2, y1, width - x1, y2), dim=1)
+
+    targets = _with_boxes(clip.targets, mirrored)
+    return replace(clip, frames=clip.frames.flip(-1), targets=targets, flip=not clip.flip)
 
 
 def _on_device(clip: Clip, device: torch.device | str) -> Clip:
     frames = clip.frames.to(device, non_blocking=True)
-    targets = Targets(to_device(clip.targets.boxes, device), to_device(clip.targets.labels, device))
+    targets = _with_boxes(clip.targets, lambda boxes: to_device(boxes, device))
+    targets.labels = to_device(targets.labels, device)
     clip = replace(clip, frames=frames, targets=targets)
     return flip_clip(clip) if clip.flip else clip
 
 
 def _resize_targets(targets: Targets, original: tuple[int, int], size: tuple[int, int]) -> Targets:
     scale = constant((size[1] / original[1], size[0] / original[0]) * 2, targets.boxes)
-    return Targets(targets.boxes * scale, targets.labels)
+    return _with_boxes(targets, lambda boxes: boxes * scale)
+
+
+def _with_boxes(targets: Targets, change: Callable[[Tensor], Tensor]) -> Targets:
+    """Return the targets with their boxes and crowds changed alike."""
+    crowds = None if targets.crowds is None else change(targets.crowds)
+    return Targets(change(targets.boxes), targets.labels, crowds)

@@ -51,7 +51,7 @@ class DetectionHead(nn.Module):
         for index, (target, generator) in enumerate(zip(targets, generators, strict=True)):
             pool = torch.cat((target.boxes, proposals.boxes[index][proposals.valid[index]]))
             iou = self.config.positive_iou
-            matches = losses.match(pool, target.boxes, positive_iou=iou, negative_iou=iou, keep_best=False)
+            matches = losses.match(pool, target, positive_iou=iou, negative_iou=iou, keep_best=False)
             chosen = torch.cat(
                 losses.sample(
                     matches,

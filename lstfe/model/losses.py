@@ -1,6 +1,6 @@
 """Matching boxes with ground truth, sampling them, and the losses of both detector stages.
 
-Shapes: N boxes (anchors or proposals) of one frame, G ground-truth boxes.
+Shapes: N boxes (anchors or proposals) of one frame, G ground-truth boxes, R crowds.
 """
 
 from __future__ import annotations
@@ -11,19 +11,34 @@ from torch import Tensor
 
 from lstfe import boxes as box_geometry
 from lstfe.transfer import to_device
+from lstfe.types import Targets
 
 # Special matches, beside the index of a ground truth.
 BACKGROUND = -1
 IGNORED = -2
+_CROWD_SHARE = 0.5
+"""A box of which more than this share lies in a crowd is no background."""
 
 
 def match(
-    boxes: Tensor, ground_truth: Tensor, *, positive_iou: float, negative_iou: float, keep_best: bool
+    boxes: Tensor, targets: Targets, *, positive_iou: float, negative_iou: float, keep_best: bool
 ) -> Tensor:
-    """Return for each box the ground truth it stands for, BACKGROUND or IGNORED: (N, 4), (G, 4) -> (N,) int64.
+    """Return for each box the ground truth it stands for, BACKGROUND or IGNORED: (N, 4) -> (N,) int64.
 
-    `keep_best` also gives every ground truth its best box, however low the overlap (Faster R-CNN 3.1.2).
+    `keep_best` also gives every ground truth its best box, however low the overlap (Faster R-CNN 3.1.2). Boxes that lie
+    mostly in a crowd are no background: whether there is an object in them, nobody knows.
     """
+    matches = _match_ground_truth(boxes, targets.boxes, positive_iou, negative_iou, keep_best=keep_best)
+    if targets.crowds is not None:
+        # Deviation: the paper's data sets have no crowds. The share is of the box, as such regions may be large.
+        in_crowd = (box_geometry.covered_share(boxes, targets.crowds) > _CROWD_SHARE).any(dim=1)
+        matches[in_crowd & (matches == BACKGROUND)] = IGNORED
+    return matches
+
+
+def _match_ground_truth(
+    boxes: Tensor, ground_truth: Tensor, positive_iou: float, negative_iou: float, *, keep_best: bool
+) -> Tensor:
     if len(ground_truth) == 0:
         return torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
     overlap = box_geometry.iou(boxes, ground_truth)  # (N, G)

@@ -112,7 +112,7 @@ class ProposalNetwork(nn.Module):
         config = self.config
         matches = losses.match(
             anchors,
-            target.boxes,
+            target,
             positive_iou=config.positive_iou,
             negative_iou=config.negative_iou,
             keep_best=True,

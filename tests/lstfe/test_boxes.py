@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lstfe.boxes import MAX_LOG_SCALE, area, centers_and_sizes, clip_to_image, decode, encode, iou
+from lstfe.boxes import (
+    MAX_LOG_SCALE,
+    area,
+    centers_and_sizes,
+    clip_to_image,
+    covered_share,
+    decode,
+    encode,
+    iou,
+)
 
 HEAD_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 NO_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -51,6 +60,13 @@ def test_a_box_covers_itself_and_only_touches_its_neighbour() -> None:
 def test_iou_of_boxes_without_extent_is_zero_not_nan() -> None:
     points = torch.tensor([[5.0, 5.0, 5.0, 5.0], [7.0, 7.0, 6.0, 6.0]])
     assert torch.equal(iou(points, points), torch.zeros(2, 2))
+
+
+def test_the_covered_share_is_of_the_box_whatever_the_regions_size() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0], [10.0, 0.0, 14.0, 2.0], [5.0, 5.0, 5.0, 9.0]])
+    regions = torch.tensor([[1.0, 1.0, 100.0, 100.0], [0.0, 0.0, 8.0, 8.0]])
+    assert covered_share(boxes, regions).tolist() == [[0.375, 1.0], [0.5, 0.0], [0.0, 0.0]]
+    assert covered_share(boxes, regions[:0]).shape == (3, 0)
 
 
 def test_area_is_width_times_height_and_never_negative() -> None:

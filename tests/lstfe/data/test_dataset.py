@@ -55,21 +55,26 @@ def test_clips_hold_the_frames_and_boxes_that_are_stored(tiny_prepared: Path) ->
         boxes, labels = annotations.boxes(clip.video, clip.frame_indices[0])
         assert clip.targets.boxes.tolist() == boxes.tolist()
         assert clip.targets.labels.tolist() == labels.tolist()
+        assert clip.targets.crowds is None
 
 
-def test_crowds_are_no_targets(tiny_prepared: Path, tmp_path: Path) -> None:
+def test_crowds_are_no_objects_but_regions_of_their_own(tiny_prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_prepared, tmp_path / "crowded")
     annotations, _ = load_split(tiny_prepared, "train")
     marked = [
         dataclasses.replace(entry, iscrowd=entry.id % 2, bbox=(0.0, 0.0, 5.0 + entry.id % 2, 4.0))
         for entry in annotations.annotations
     ]
+    num_crowds = sum(entry.iscrowd for entry in marked)
     path = tmp_path / "crowded" / "annotations" / "train.json"
     save_annotations(dataclasses.replace(annotations, annotations=marked), path)
     dataset = _dataset(tmp_path / "crowded")
     every = [dataset[number] for number in range(sum(len(f) for f in annotations.images_by_video.values()))]
     shown = [box for clip in every for box in clip.targets.boxes.tolist()]
-    assert shown == [[0, 0, 5, 4]] * sum(entry.iscrowd == 0 for entry in marked)
+    assert shown == [[0, 0, 5, 4]] * (len(marked) - num_crowds)
+    crowds = [clip.targets.crowds for clip in every if clip.targets.crowds is not None]
+    assert [box for regions in crowds for box in regions.tolist()] == [[0, 0, 6, 4]] * num_crowds
+    assert 0 < len(crowds) < len(every)  # none, rather than empty ones, where a frame has none
     assert all(len(clip.targets.boxes) == len(clip.targets.labels) for clip in every)
 
 

@@ -57,6 +57,30 @@ def test_a_clip_that_is_to_be_mirrored_comes_out_as_a_mirrored_clip_does() -> No
     assert not torch.equal(found.images, collate([clip], CONFIG).images)
 
 
+def test_crowds_are_mirrored_and_resized_like_boxes() -> None:
+    clip = _clip(32, 48, [[1, 2, 3, 4]])
+    clip.targets.crowds = torch.tensor([[0.0, 4.0, 10.0, 8.0], [40.0, 0.0, 48.0, 32.0]])
+    batch = collate([clip, dataclasses.replace(clip, flip=True), _clip(64, 96, [])], CONFIG)
+    regions = [target.crowds for target in batch.targets]
+    assert regions[2] is None
+    assert [crowds.tolist() for crowds in regions if crowds is not None] == [
+        [[0, 8, 20, 16], [80, 0, 96, 64]],
+        [[76, 8, 96, 16], [0, 0, 16, 64]],
+    ]
+    assert [target.boxes.tolist() for target in batch.targets[:2]] == [[[2, 4, 6, 8]], [[90, 4, 94, 8]]]
+
+
+def test_a_pinned_clip_keeps_its_crowds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    clip = _clip(32, 48, [[1, 2, 3, 4]])
+    assert clip.pin_memory().targets.crowds is None
+    clip.targets.crowds = torch.tensor([[0.0, 4.0, 10.0, 8.0]])
+    pinned = clip.pin_memory().targets.crowds
+    assert pinned is not None
+    assert pinned is not clip.targets.crowds
+    assert torch.equal(pinned, clip.targets.crowds)
+
+
 def test_frames_of_the_right_size_are_only_normalised() -> None:
     frames = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     images = to_model_input(frames, CONFIG)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,21 @@ def test_samples_are_proposals_or_ground_truth_matched_at_half_overlap() -> None
             expected = overlaps.index(max(overlaps)) if max(overlaps, default=0.0) >= 0.5 else -1
             assert match == expected
     assert 1 <= int((matches[0] >= 0).sum()) <= 3  # the ground truths themselves are there; a quarter at most
+
+
+def test_proposals_in_a_crowd_are_not_drawn_but_for_those_that_stand_for_an_object() -> None:
+    proposals, (truth,) = random_proposals(1), [Targets(random_boxes(2, 9), torch.tensor([1, 3]))]
+    everywhere = torch.tensor([[0.0, 0.0, 200.0, 200.0]])
+    head = build(HeadConfig(rois_per_image=80))
+    _, (without,) = head.sample(proposals, [truth], seeds(0))
+    assert losses.BACKGROUND in without.tolist()
+    truth.crowds = everywhere
+    sampled, (matches,) = head.sample(proposals, [truth], seeds(0))
+    assert matches.tolist() == without[without >= 0].tolist() != []
+    assert sampled.valid.sum() == len(matches)
+    alone = replace(no_targets(), crowds=everywhere)
+    sampled, (matches,) = head.sample(proposals, [alone], seeds(0))
+    assert len(matches) == sampled.valid.sum() == 0
 
 
 def test_the_losses_equal_loops_over_the_sampled_proposals() -> None:

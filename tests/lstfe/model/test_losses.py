@@ -11,12 +11,17 @@ from torch import Tensor
 
 from lstfe.boxes import iou
 from lstfe.model import losses
+from lstfe.types import Targets
 
 
 def random_boxes(number: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(number, 2, generator=generator) * 40
     return torch.cat((corners, corners + 5 + 25 * torch.rand(number, 2, generator=generator)), dim=1)
+
+
+def truth(boxes: Tensor, crowds: Tensor | None = None) -> Targets:
+    return Targets(boxes, torch.ones(len(boxes), dtype=torch.int64), crowds)
 
 
 def loop_match(
@@ -37,10 +42,12 @@ def loop_match(
 
 def test_without_ground_truth_every_box_is_background() -> None:
     boxes = random_boxes(5, 0)
-    matches = losses.match(boxes, torch.zeros(0, 4), positive_iou=0.7, negative_iou=0.3, keep_best=True)
+    matches = losses.match(
+        boxes, truth(torch.zeros(0, 4)), positive_iou=0.7, negative_iou=0.3, keep_best=True
+    )
     assert matches.tolist() == [losses.BACKGROUND] * 5
     nothing = losses.match(
-        torch.zeros(0, 4), random_boxes(2, 1), positive_iou=0.5, negative_iou=0.5, keep_best=False
+        torch.zeros(0, 4), truth(random_boxes(2, 1)), positive_iou=0.5, negative_iou=0.5, keep_best=False
     )
     assert nothing.shape == (0,)
 
@@ -50,14 +57,56 @@ def test_without_ground_truth_every_box_is_background() -> None:
 def test_matching_equals_a_loop_over_all_pairs(positive: float, negative: float, keep_best: bool) -> None:
     boxes, truths = random_boxes(60, 2), random_boxes(4, 3)
     boxes = torch.cat((boxes, truths[:1]))  # one perfect match
-    matches = losses.match(boxes, truths, positive_iou=positive, negative_iou=negative, keep_best=keep_best)
+    matches = losses.match(
+        boxes, truth(truths), positive_iou=positive, negative_iou=negative, keep_best=keep_best
+    )
     assert matches.tolist() == loop_match(boxes, truths, positive, negative, keep_best=keep_best)
 
 
 def test_a_ground_truth_that_nothing_overlaps_takes_no_box() -> None:
     far = torch.tensor([[500.0, 500.0, 520.0, 520.0]])
-    matches = losses.match(random_boxes(5, 0), far, positive_iou=0.7, negative_iou=0.3, keep_best=True)
+    matches = losses.match(random_boxes(5, 0), truth(far), positive_iou=0.7, negative_iou=0.3, keep_best=True)
     assert matches.tolist() == [losses.BACKGROUND] * 5
+
+
+@pytest.mark.parametrize("num_truths", [0, 4])
+@pytest.mark.parametrize("num_crowds", [0, 3])
+def test_what_lies_mostly_in_a_crowd_is_no_background_and_all_else_stays(
+    num_truths: int, num_crowds: int
+) -> None:
+    boxes, truths, crowds = random_boxes(60, 2), random_boxes(num_truths, 3), random_boxes(num_crowds, 5)
+    found, expected = (
+        losses.match(boxes, truth(truths, regions), positive_iou=0.5, negative_iou=0.3, keep_best=True)
+        for regions in (crowds, None)
+    )
+    shares = [
+        max((share_inside(box, crowd) for crowd in crowds.tolist()), default=0) for box in boxes.tolist()
+    ]
+    for match, share, before in zip(found.tolist(), shares, expected.tolist(), strict=True):
+        assert match == (losses.IGNORED if before == losses.BACKGROUND and share > 0.5 else before)
+    assert (found != expected).any() == (num_crowds > 0)
+    assert (expected >= 0).any() == (num_truths > 0)
+
+
+def test_an_object_in_a_crowd_is_still_an_object() -> None:
+    box = torch.tensor([[10.0, 10.0, 20.0, 20.0]])
+    crowd = torch.tensor([[0.0, 0.0, 40.0, 40.0]])
+    matches = losses.match(box, truth(box, crowd), positive_iou=0.7, negative_iou=0.3, keep_best=False)
+    assert matches.tolist() == [0]
+
+
+def test_a_box_of_which_half_or_less_lies_in_a_crowd_is_background() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 20.0, 10.0], [0.0, 0.0, 19.0, 10.0]])
+    crowd = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    none = torch.zeros(0, 4)
+    matches = losses.match(boxes, truth(none, crowd), positive_iou=0.5, negative_iou=0.5, keep_best=False)
+    assert matches.tolist() == [losses.BACKGROUND, losses.BACKGROUND, losses.IGNORED]
+
+
+def share_inside(box: list[float], region: list[float]) -> float:
+    width = max(0.0, min(box[2], region[2]) - max(box[0], region[0]))
+    height = max(0.0, min(box[3], region[3]) - max(box[1], region[1]))
+    return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
 
 
 @pytest.mark.parametrize(

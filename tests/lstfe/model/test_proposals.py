@@ -225,6 +225,31 @@ def test_anchors_in_the_padding_never_enter_the_loss() -> None:
     assert seen.sum() == 6
 
 
+def test_anchors_in_a_crowd_never_enter_the_loss() -> None:
+    objectness, box_deltas = random_maps(clips=1)
+    objectness.requires_grad_()
+    config = ProposalConfig(anchor_sizes=(8.0,), anchor_ratios=(1.0,), anchors_per_image=10_000)
+    crowded = targets()
+    crowded.crowds = torch.tensor([[16.0, 8.0, 41.0, 24.0]])  # of the last column of cells only an eighth
+    found = build(config).loss(objectness[:, :1], box_deltas[:, :4], [IMAGE_SIZE], [crowded], [None])
+    found["objectness"].backward()
+    left_out = torch.zeros(MAP_SIZE, dtype=torch.bool)
+    left_out[1:3, 2:5] = True
+    assert torch.equal(objectness.grad[0, 0] != 0, ~left_out)
+
+
+def test_a_frame_that_is_all_crowd_has_losses_of_zero() -> None:
+    objectness, box_deltas = random_maps(clips=1)
+    objectness.requires_grad_()
+    crowded = targets()
+    crowded.crowds = torch.tensor([[-50.0, -50.0, 100.0, 100.0]])
+    found = build().loss(objectness, box_deltas, [IMAGE_SIZE], [crowded], [None])
+    assert {name: value.item() for name, value in found.items()} == {"objectness": 0, "proposal_boxes": 0}
+    sum(found.values()).backward()
+    assert objectness.grad is not None
+    assert not objectness.grad.any()
+
+
 def test_the_network_predicts_one_score_and_four_deltas_per_anchor() -> None:
     objectness, box_deltas = build()(torch.randn(2, CHANNELS, *MAP_SIZE))
     assert objectness.shape == (2, 6, *MAP_SIZE)
