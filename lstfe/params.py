@@ -1,7 +1,7 @@
 """Parameters on disk: params.yaml -> Config -> a saved config.yaml, and flat for trackers.
 
-`load_config` reads params.yaml and resolves `model` (a preset plus overrides) and the numbers of candidates that depend
-on it. Past it there are no dicts.
+`load_config` reads params.yaml and resolves `model` (a preset plus overrides), what the other sections leave to the
+preset, and the numbers of candidates that depend on the model. Past it there are no dicts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from lstfe.config import Config, ConfigError, ModelConfig
 
 OPERATIONS = ("gate", "retrain", "drift", "ops")
 """Sections of params.yaml for the flows alone (pipelines/operations_config.py): no model depends on them."""
+LEFT_TO_PRESET = "preset"
+"""A value that stands for the chosen preset's."""
+RECIPES = ("sampling", "inference", "train")
+"""Sections that a preset may bring beside the keys of `model`."""
 _WITH_CANDIDATES = ("sampling", "inference")
 """Sections whose `num_candidates` may be left to the model."""
 
@@ -29,7 +33,7 @@ def load_config(path: Path | str = "params.yaml") -> Config:
     values = {name: value for name, value in read_sections(path).items() if name not in OPERATIONS}
     presets = values.pop("presets", None)
     if presets is not None:
-        values["model"] = _resolve_model(values.get("model"), presets, path)
+        values |= _resolve_preset(values, presets, path)
     config = parse_config(values, where=str(path))
     if presets is not None:  # saved ones may be older than this rule, and are used as they are
         _require_a_choice(config, path)
@@ -90,12 +94,25 @@ def read_sections(path: Path) -> dict[str, Any]:
     return values
 
 
-def _resolve_model(model: Any, presets: Any, path: Path) -> dict[str, Any]:
-    overrides, presets = _section(model, "model", path), _section(presets, "presets", path)
-    preset = overrides.get("preset")
-    if not isinstance(preset, str) or preset not in presets:
-        raise ConfigError(f"{path}: model.preset must be one of {', '.join(presets)}, got {preset!r}")
-    return _merge(_section(presets[preset], f"presets.{preset}", path), overrides)
+def _resolve_preset(values: dict[str, Any], presets: Any, path: Path) -> dict[str, Any]:
+    """Return `model` and the sections that a preset may bring, both merged with the chosen preset."""
+    overrides, presets = _section(values.get("model"), "model", path), _section(presets, "presets", path)
+    name = overrides.get("preset")
+    if not isinstance(name, str) or name not in presets:
+        raise ConfigError(f"{path}: model.preset must be one of {', '.join(presets)}, got {name!r}")
+    model = dict(_section(presets[name], f"presets.{name}", path))
+    resolved: dict[str, Any] = {}
+    for section in RECIPES:
+        brought = _section(model.pop(section, None), f"presets.{name}.{section}", path)
+        own = _section(values.get(section), section, path)
+        left = [key for key, value in own.items() if value == LEFT_TO_PRESET]
+        if missing := [key for key in left if key not in brought]:
+            raise ConfigError(
+                f"{path}: {section}.{missing[0]} is left to the preset, but presets.{name}.{section} has no such key; "
+                "add it there, or give a value here"
+            )
+        resolved[section] = brought | {key: value for key, value in own.items() if key not in left}
+    return resolved | {"model": _merge(model, overrides)}
 
 
 def _candidates_of(model: ModelConfig) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from lstfe.config import BackboneConfig, Config, ConfigError, ModelConfig
+from lstfe.config import BackboneConfig, Config, ConfigError, ModelConfig, SamplingConfig
 from lstfe.errors import UserError
-from lstfe.params import flatten, load_config, parse_config, save_config
+from lstfe.params import LEFT_TO_PRESET, RECIPES, flatten, load_config, parse_config, save_config
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -50,6 +50,67 @@ def test_the_presets_differ_where_the_specification_says(tmp_path: Path) -> None
     assert parity.backbone.name == "resnet101"
     assert parity.backbone.reduce_channels is None
     assert not parity.pixel_aggregation.include_current
+
+
+def test_the_preset_parity_trains_and_watches_as_the_paper_does(tmp_path: Path) -> None:
+    config = load_config(with_preset(tmp_path, "parity"))
+    train = config.train
+    assert (train.optimizer, train.momentum, train.weight_decay, train.max_gradient_norm) == (
+        "sgd",
+        0.9,
+        1e-4,
+        None,
+    )
+    assert (train.lr, train.lr_batch_size, train.batch_size, train.alignment_lr_factor) == (0.001, 4, 4, 1.0)
+    assert (train.schedule, train.warmup_iterations, train.gamma) == ("warmup_multistep", 500, 0.1)
+    assert (train.iterations, train.milestones, train.still_iterations) == (120_000, (0.6667,), 0)
+    assert (train.flip_probability, train.colour_jitter, train.image_scales) == (0.5, 0.0, (1.0,))
+    assert (config.sampling.short_term_range, config.sampling.num_short_term) == (12, 2)
+    windows = config.inference
+    assert (windows.lookahead, windows.relation_range, windows.num_relation) == (12, 12, 24)
+
+
+def test_what_one_of_the_projects_presets_brings_all_bring_and_the_sections_leave_to_them() -> None:
+    written = YAML(typ="safe", pure=True).load(PARAMS)
+    for section in RECIPES:
+        left = {key for key, value in written[section].items() if value == LEFT_TO_PRESET}
+        brought = [set(preset[section]) for preset in written["presets"].values()]
+        assert brought == [left] * len(brought), section
+
+
+RECIPE = """
+model: {preset: a}
+presets:
+  a:
+    train: {lr: 0.1, iterations: 7}
+    inference: {lookahead: 5}
+    sampling: {short_term_range: 4}
+    relation: {num_groups: 8}
+  b: {train: {lr: 0.2, iterations: 8}}
+"""
+
+
+def test_a_preset_brings_what_the_sections_leave_to_it(tmp_path: Path) -> None:
+    text = RECIPE + "train: {lr: preset, iterations: preset, gamma: 0.5}\n"
+    config = load_config(write(tmp_path, text + "inference: {lookahead: preset, seed: 3}"))
+    assert (config.train.lr, config.train.iterations, config.train.gamma) == (0.1, 7, 0.5)
+    assert (config.inference.lookahead, config.inference.seed) == (5, 3)
+    assert config.sampling.short_term_range == 4  # nothing is said of it
+    assert config.model.relation.num_groups == 8
+    other = load_config(write(tmp_path, text.replace("preset: a", "preset: b")))
+    assert (other.train.lr, other.train.iterations) == (0.2, 8)
+    assert other.sampling.short_term_range == SamplingConfig().short_term_range
+
+
+def test_a_value_in_a_section_goes_before_the_presets(tmp_path: Path) -> None:
+    text = RECIPE + "train: {lr: 0.3, iterations: preset, max_gradient_norm: null}"
+    train = load_config(write(tmp_path, text)).train
+    assert (train.lr, train.iterations, train.max_gradient_norm) == (0.3, 7, None)
+
+
+def test_a_preset_may_bring_null(tmp_path: Path) -> None:
+    text = "model: {preset: a}\npresets: {a: {train: {max_gradient_norm: null}}}\ntrain: {max_gradient_norm: preset}"
+    assert load_config(write(tmp_path, text)).train.max_gradient_norm is None
 
 
 @pytest.mark.parametrize(
@@ -162,6 +223,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("trian: {lr: 0.1}", "trian"),
         ("model: {backbone: {depth: 50}}", "model.backbone.depth"),
         ("model: {preset: a}\npresets: {a: {alignement: {num_blocks: 1}}}", "model.alignement"),
+        ("model: {preset: a}\npresets: {a: {train: {learning_rate: 1}}}", "train.learning_rate"),
     ],
 )
 def test_an_unknown_key_is_named(tmp_path: Path, text: str, key: str) -> None:
@@ -242,12 +304,29 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path, text: 
         ("model: 5\npresets: {a: {}}", "model: expected keys with values, got 5 (int)"),
         ("model: {preset: a}\npresets: 5", "presets: expected keys with values, got 5 (int)"),
         ("model: {preset: a}\npresets: {a: 5}", "presets.a: expected keys with values, got 5 (int)"),
+        (
+            "model: {preset: a}\npresets: {a: {train: 5}}",
+            "presets.a.train: expected keys with values, got 5 (int)",
+        ),
+        ("model: {preset: a}\npresets: {a: {}}\ntrain: 5", "train: expected keys with values, got 5 (int)"),
         ("model: [preset]\npresets: {a: {}}", "model: expected keys with values, got ['preset'] (list)"),
         ("data: {name: 2020-01-01}", "a value is not a plain number, text, list or section"),
     ],
 )
 def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     assert refusal(tmp_path, text).startswith(f"params.yaml: {expected}")
+
+
+def test_what_is_left_to_a_preset_that_does_not_bring_it_is_refused(tmp_path: Path) -> None:
+    text = (
+        "model: {preset: b}\npresets: {a: {train: {lr: 0.1}}, b: {train: {gamma: 0.1}}}\ntrain: {lr: preset}"
+    )
+    assert refusal(tmp_path, text) == (
+        "params.yaml: train.lr is left to the preset, but presets.b.train has no such key; add it there, or give a "
+        "value here"
+    )
+    without = "model: {preset: a}\npresets: {a: }\ninference: {seed: preset}"
+    assert "presets.a.inference has no such key" in refusal(tmp_path, without)
 
 
 def test_an_impossible_value_in_a_file_keeps_its_sentence(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
-from functools import cache
+import operator
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lstfe.config import Config
-from lstfe.params import load_config
+from lstfe.params import RECIPES, load_config
 from pipelines.stage import stage_order
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +152,61 @@ def _keys(section: str) -> set[str]:
 def test_train_depends_on_every_key_of_its_section_that_shapes_what_comes_out() -> None:
     assert _keys("train") - _params("train") == {"train.num_workers", "train.keep_checkpoints"}
     assert {name for name in _params("train") if name.startswith("train.")} <= _keys("train")
+
+
+@cache
+def _written() -> dict[str, Any]:
+    return dict(YAML(typ="safe", pure=True).load(ROOT.joinpath("params.yaml").read_text()))
+
+
+def _with_preset(name: str) -> dict[str, Any]:
+    params = copy.deepcopy(_written())
+    params["model"]["preset"] = name
+    return params
+
+
+def _tracked(names: set[str], params: dict[str, Any]) -> list[Any]:
+    """What DVC compares of params.yaml for a stage; KeyError where it would miss a key."""
+    chosen = params["model"]["preset"]
+    paths = [name.replace("${model.preset}", chosen).split(".") for name in sorted(names)]
+    return [reduce(operator.getitem, path, params) for path in paths]
+
+
+def _stale(changed: dict[str, Any], params: dict[str, Any]) -> set[str]:
+    return {
+        stage
+        for stage, names in _params_by_stage().items()
+        if _tracked(names, changed) != _tracked(names, params)
+    }
+
+
+@cache
+def _params_by_stage() -> dict[str, set[str]]:
+    return {stage: _params(stage) for stage in STAGES}
+
+
+@pytest.mark.parametrize("chosen", ["tiny", "small", "parity"])
+def test_a_number_of_the_chosen_preset_makes_those_stages_stale_that_use_it(chosen: str) -> None:
+    params = _with_preset(chosen)
+    for name, preset in params["presets"].items():
+        for section in RECIPES:
+            for key, value in preset[section].items():
+                preset[section][key] = "another"
+                users = {"train", "evaluate", "export", "deploy"} if section == "inference" else {"train"}
+                assert _stale(params, _with_preset(chosen)) == (users if name == chosen else set()), key
+                preset[section][key] = value
+
+
+def test_a_value_that_goes_before_the_presets_makes_its_stage_stale() -> None:
+    params = _with_preset("tiny")
+    params["train"]["lr"] = 4e-4
+    assert _stale(params, _with_preset("tiny")) == {"train"}
+
+
+def test_no_preset_brings_a_key_that_shapes_nothing() -> None:
+    """Train depends on the whole preset."""
+    brought = {f"train.{key}" for preset in _written()["presets"].values() for key in preset["train"]}
+    assert brought <= _params("train")
 
 
 def test_export_and_the_users_of_its_bundle_share_the_keys_of_its_section() -> None:
