@@ -40,7 +40,7 @@ def serve(settings: ServeSettings) -> None:
     print(f"serving http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     config = uvicorn.Config(
         build_app(service),
-        http=bounded_protocol(settings.max_connections),
+        http=bounded_protocol(settings.max_connections, unread_s=settings.stream_idle_s),
         log_config=None,
         access_log=False,  # addresses and queries of clients are nobody's business
         server_header=False,

@@ -95,7 +95,7 @@ class ServeSettings:
     job_timeout_s: float = 3600.0
     """From a job's start to its end."""
     stream_idle_s: float = 60.0
-    """How long a stream may be silent, and how long its client may not read."""
+    """How long a stream may be silent, and how long any client may read nothing of what waits for it."""
     drain_s: float = 30.0
     """How long running work may go on after SIGTERM."""
 
