@@ -21,6 +21,7 @@ from deploy.family_parity import ap_faults, ap_report
 from deploy.graphs import Precision
 from deploy.onnx_backend import OnnxGraphs
 from deploy.tensorrt_graphs import build_tensorrt_graphs
+from lstfe.data.prepared import load_split
 
 VerifiedBackend = Literal["tensorrt", "onnx"]
 # Float32 engines must be as near as the exported graphs; lower precisions are judged by their AP alone.
@@ -50,11 +51,14 @@ def verify_engines(
     """Compare a backend with PyTorch on frames of a prepared split (`evaluate.split` unless given).
 
     `precision` is for `onnx` alone; int8 and fp8 take their ranges from the split `train`. Writes parity.json beside
-    the engines; the bundle's own stays. Limits are `export.max_difference` (float32) and `export.max_ap_drop`.
+    the engines; the bundle's own stays. Limits are `export.max_difference` (float32) and `export.max_ap_drop`. Raises
+    AnnotationError for a data set whose categories are not the bundle's.
     """
     export = bundle.config.export
     export = replace(export, parity_frames=num_frames or export.parity_frames)
     bundle = replace(bundle, config=replace(bundle.config, export=export))
+    # Before minutes of work.
+    load_split(prepared_dir, split or bundle.config.evaluate.split, label_names=bundle.label_names)
     with _compared(bundle, prepared_dir, backend, precision) as (graphs, built_precision, directory):
         report = ap_report(bundle, graphs, backend=backend, prepared_dir=prepared_dir, split=split)
     report |= {"backend": backend, "precision": built_precision or "fp32"}

@@ -160,7 +160,13 @@ class ComparedGraphs:
 
 
 def check_parity(
-    model: LSTFENet, config: Config, exported_dir: Path, *, prepared_dir: Path, split: str | None = None
+    model: LSTFENet,
+    config: Config,
+    exported_dir: Path,
+    *,
+    prepared_dir: Path,
+    label_names: Sequence[str],
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Compare the graphs in `exported_dir` with `model`; write parity.json there and return it.
 
@@ -170,7 +176,15 @@ def check_parity(
     report = {
         "opset": config.export.opset,
         "onnxruntime": onnxruntime.__version__,
-        **compare_graphs(model, config, graphs, backend="onnx", prepared_dir=prepared_dir, split=split),
+        **compare_graphs(
+            model,
+            config,
+            graphs,
+            backend="onnx",
+            prepared_dir=prepared_dir,
+            label_names=label_names,
+            split=split,
+        ),
     }
     (exported_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _refuse(report, exported_dir)
@@ -184,6 +198,7 @@ def compare_graphs(
     *,
     backend: str,
     prepared_dir: Path,
+    label_names: Sequence[str],
     split: str | None = None,
     on_random: bool = True,
 ) -> dict[str, Any]:
@@ -191,10 +206,11 @@ def compare_graphs(
 
     `graphs` has the plain form's contract (`deploy.expanded.PlainView` gives it to the other form); `backend` is its
     name in the report. Real frames are `export.parity_frames` of the split (`evaluate.split` by default), a stretch a
-    video; random inputs are left out where not `on_random`. Nothing is refused here.
+    video; random inputs are left out where not `on_random`. Refused here is only a split whose categories are not
+    `label_names`, the model's: its AP would be one of other things.
     """
     model.eval()
-    annotations, store = load_split(prepared_dir, split or config.evaluate.split)
+    annotations, store = load_split(prepared_dir, split or config.evaluate.split, label_names=label_names)
     random_side, frames_side = (
         ComparedGraphs(TorchGraphs(model, config), graphs, config.export.max_difference) for _ in range(2)
     )

@@ -147,7 +147,7 @@ def collect_ranges(
     int8, of all values in fp8.
     """
     config = bundle.config
-    annotations, store = load_split(calibration, "train")
+    annotations, store = load_split(calibration, "train", label_names=bundle.label_names)
     frames = frames_to_stream(annotations, config.export.calibration_frames)
     graphs = _CalibratingGraphs(models, layers, config, _NUMBERS[precision].kept_share)
     view = PlainView(graphs, OnnxGraphs(bundle.directory, config), config)

@@ -30,7 +30,10 @@ logger = logging.getLogger("pipelines.champion_scores")
 def champion_scores() -> None:
     """Stream the evaluated split of params.yaml through the bundle's network, with the bundle's own windows."""
     current = load_config(PARAMS)
-    annotations, store = load_split(PREPARED / current.data.name, current.evaluate.split)
+    bundle = open_bundle(os.environ[BUNDLE])
+    annotations, store = load_split(
+        PREPARED / current.data.name, current.evaluate.split, label_names=bundle.label_names
+    )
     num_videos, num_frames = len(annotations.images_by_video), len(annotations.images)
     threads = current.evaluate.num_threads
     launch_processes(
@@ -38,7 +41,6 @@ def champion_scores() -> None:
     )
     from deploy.network import load_network
 
-    bundle = open_bundle(os.environ[BUNDLE])
     config = dataclasses.replace(bundle.config, evaluate=current.evaluate)
     state_dir = CHAMPION_DETECTIONS.parent / bundle.manifest.model_version
     records = detect_in_shards(

@@ -16,7 +16,7 @@ from pipelines.launch import launch_processes, processes_to_detect
 from pipelines.paths import EVALUATED, PREPARED, work_dir
 from pipelines.tables import FIGURES, read_scores, score_row, text_table
 from pipelines.tracking import continue_run
-from pipelines.trained import RUN, WEIGHTS, load_config_as_trained
+from pipelines.trained import RUN, WEIGHTS, load_config_as_trained, load_label_names
 from pipelines.trained_model import load_trained
 
 logger = logging.getLogger("pipelines.evaluate")
@@ -26,7 +26,7 @@ def evaluate() -> None:
     """Stream a split through the trained detector, score it, and show where it fails."""
     config = load_config_as_trained()
     prepared, wanted = PREPARED / config.data.name, config.evaluate
-    annotations, store = load_split(prepared, wanted.split)
+    annotations, store = load_split(prepared, wanted.split, label_names=load_label_names())
     num_videos, num_frames = len(annotations.images_by_video), len(annotations.images)
     launch_processes(
         "pipelines.evaluate",

@@ -9,7 +9,7 @@ from deploy.parity import check_parity
 from pipelines.command import run_command
 from pipelines.paths import EXPORTED, PREPARED
 from pipelines.tracking import continue_run
-from pipelines.trained import RUN
+from pipelines.trained import RUN, load_label_names
 from pipelines.trained_model import load_trained
 
 logger = logging.getLogger("pipelines.export")
@@ -20,7 +20,8 @@ def export() -> None:
     model, config = load_trained()
     with continue_run(RUN, stage="export") as run:
         export_graphs(model, config, EXPORTED)
-        check_parity(model, config, EXPORTED, prepared_dir=PREPARED / config.data.name)
+        prepared = PREPARED / config.data.name
+        check_parity(model, config, EXPORTED, prepared_dir=prepared, label_names=load_label_names())
         run.log_files([EXPORTED / "parity.json"], "exported")
     logger.info("exported %s, each graph within export.max_difference of PyTorch", EXPORTED)
 

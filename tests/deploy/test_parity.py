@@ -14,8 +14,9 @@ from deploy.export_onnx import export_graph
 from deploy.graphs import graphs_of
 from deploy.onnx_backend import OnnxGraphs
 from deploy.parity import ParityError, RowDifference, ValueDifference, check_parity
+from lstfe.data.faults import AnnotationError
 
-from .conftest import NUM_PREPARED_FRAMES
+from .conftest import LABEL_NAMES, NUM_PREPARED_FRAMES
 
 
 def rows(*boxes: tuple[float, ...]) -> np.ndarray:
@@ -113,7 +114,7 @@ def test_a_graph_that_gives_nan_alone_is_refused(
     with pytest.raises(
         ParityError, match=r"graph backbone differs from PyTorch by inf \(relative\) on random"
     ):
-        check_parity(exported.model, config, copy, prepared_dir=prepared)
+        check_parity(exported.model, config, copy, prepared_dir=prepared, label_names=LABEL_NAMES)
 
 
 def test_the_report_covers_every_graph_and_the_ap_of_both_backends(
@@ -123,7 +124,9 @@ def test_the_report_covers_every_graph_and_the_ap_of_both_backends(
     config = replace(
         exported.config, export=replace(exported.config.export, parity_frames=NUM_PREPARED_FRAMES)
     )
-    report = check_parity(exported.model, config, exported.directory, prepared_dir=prepared)
+    report = check_parity(
+        exported.model, config, exported.directory, prepared_dir=prepared, label_names=LABEL_NAMES
+    )
     assert json.loads((exported.directory / "parity.json").read_text()) == report
     assert set(report["graphs"]) == {graph.name for graph in graphs_of(config)}
     assert all(kind["relative"] <= 2e-4 for graph in report["graphs"].values() for kind in graph.values())
@@ -133,6 +136,20 @@ def test_the_report_covers_every_graph_and_the_ap_of_both_backends(
     for protocol in ("coco", "voc07"):
         by_backend = [report["scores"][backend][protocol]["AP50"] for backend in ("torch", "onnx")]
         assert by_backend[0] == pytest.approx(by_backend[1])
+
+
+def test_a_split_of_other_categories_is_refused(export: Callable[..., Any], prepared: Path) -> None:
+    exported = export("lstfe")
+    with pytest.raises(
+        AnnotationError, match="the order of the categories is drone, bird, the detector's bird"
+    ):
+        check_parity(
+            exported.model,
+            exported.config,
+            exported.directory,
+            prepared_dir=prepared,
+            label_names=LABEL_NAMES[::-1],
+        )
 
 
 def test_a_graph_of_other_weights_is_refused_and_the_report_written(
@@ -145,6 +162,8 @@ def test_a_graph_of_other_weights_is_refused_and_the_report_written(
     other.fc0.weight.data *= 1.01
     export_graph("roi", other, exported.config, tmp_path)
     with pytest.raises(ParityError, match=r"graph roi differs from PyTorch by .* on random") as caught:
-        check_parity(exported.model, exported.config, tmp_path, prepared_dir=prepared)
+        check_parity(
+            exported.model, exported.config, tmp_path, prepared_dir=prepared, label_names=LABEL_NAMES
+        )
     assert "\n" not in str(caught.value)
     assert json.loads((tmp_path / "parity.json").read_text())["graphs"]["roi"]["random"]["relative"] > 1e-3

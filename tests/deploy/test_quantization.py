@@ -13,6 +13,7 @@ from deploy.bundle import Bundle, open_bundle
 from deploy.expanded import expanded_session
 from deploy.operators import attributes_of
 from deploy.quantization import QuantizationError, insert_quantization, layers_of, quantize_graphs
+from lstfe.data.faults import AnnotationError
 
 BODY = """
 <ir_version: 10, opset_import: ["" : 20, "lstfe" : 1]>
@@ -171,6 +172,13 @@ def test_int8_without_training_frames_is_refused(bundle_dir: Path, graph: onnx.M
     bundle: Bundle = open_bundle(bundle_dir)
     with pytest.raises(QuantizationError, match=r"give a prepared data set \(data/prepared/NAME\)"):
         quantize_graphs({"backbone": graph}, bundle, None)
+
+
+def test_ranges_are_not_taken_from_a_data_set_of_other_categories(
+    bundle_dir: Path, tiny_prepared: Path
+) -> None:
+    with pytest.raises(AnnotationError, match=r"train\.json: the split lacks the detector's bird"):
+        quantize_graphs({}, open_bundle(bundle_dir), tiny_prepared)
 
 
 def test_a_graph_s_types_stay_float32_at_its_borders(graph: onnx.ModelProto) -> None:
