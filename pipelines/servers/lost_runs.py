@@ -4,11 +4,15 @@ With `concurrency_limit: 1` such a run would also keep all later ones from start
 predecessor's runs are looked through: those whose process still runs are left alone; of the others what is left is
 ended, and they are started again (the flows are idempotent), at most `MAX_STARTS` times in all. The webhook hears of
 those that are given up: the flow's own hooks (pipelines/flows.py) run in the process that is gone.
+
+On a server that others use too, whose runs are lost cannot be told from here. There a supervisor that is told to stop
+puts back those runs that it has ended itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 MAX_STARTS = 3
 _GRACE_SECONDS = 30.0  # a training saves within this time
 _TIMEOUT_SECONDS = 20.0
+_STOP_SECONDS = 5.0  # whoever stops us has little patience left
 _UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 
 
@@ -42,13 +47,43 @@ def recover(root: Path, api: str, work_pool: str, report: Callable[[str], None])
                 report(f"flow run {run['name']}: its process outlived its worker and is left alone")
                 continue
             end(with_variable(RUN_VARIABLE, run["id"]), grace_seconds=_GRACE_SECONDS)
-            state = next_state(run)
-            body = {"state": state, "force": True}
-            client.post(f"/flow_runs/{run['id']}/set_state", json=body).raise_for_status()
-            report(f"flow run {run['name']}: {state['message']}")
-            if state["type"] == "CRASHED":
-                flow = _flow_name(client, run)
-                notify(root, "flow failed", state["message"], flow=flow, run=run["name"], state="Crashed")
+            _settle(client, run, root, report)
+
+
+def put_back(
+    root: Path, environment: Mapping[str, str], run_ids: Iterable[str], report: Callable[[str], None]
+) -> None:
+    """Put runs back whose processes were ended with their worker, but for those that had come to an end.
+
+    `environment` has Prefect's settings of the server. Raises httpx.HTTPError when it does not answer.
+    """
+    with httpx.Client(
+        base_url=environment["PREFECT_API_URL"], timeout=_STOP_SECONDS, headers=_authorization(environment)
+    ) as client:
+        for run_id in run_ids:
+            run = client.get(f"/flow_runs/{run_id}").raise_for_status().json()
+            if run["state_type"] in _UNFINISHED:
+                _settle(client, run, root, report)
+
+
+def _authorization(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the header that Prefect's own client sends."""
+    if key := environment.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if words := environment.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+    return {}
+
+
+def _settle(client: httpx.Client, run: dict[str, Any], root: Path, report: Callable[[str], None]) -> None:
+    """Tell Prefect what becomes of a lost run, and the webhook if that is the end of it."""
+    state = next_state(run)
+    body = {"state": state, "force": True}
+    client.post(f"/flow_runs/{run['id']}/set_state", json=body).raise_for_status()
+    report(f"flow run {run['name']}: {state['message']}")
+    if state["type"] == "CRASHED":
+        flow = _flow_name(client, run)
+        notify(root, "flow failed", state["message"], flow=flow, run=run["name"], state="Crashed")
 
 
 def _flow_name(client: httpx.Client, run: dict[str, Any]) -> str:

@@ -30,6 +30,14 @@ def with_variable(name: str, value: str, *, carrying: str | None = None) -> list
     return found
 
 
+def variable_of(process: psutil.Process, name: str) -> str | None:
+    """Return what a variable of a process is; None where it has none, or is gone."""
+    with contextlib.suppress(*_GONE, OSError):
+        value: str | None = process.environ().get(name)
+        return value
+    return None
+
+
 def end(processes: Iterable[psutil.Process], *, grace_seconds: float) -> int:
     """Ask each process to end (SIGTERM), wait, and kill what is left; return how many had to be killed."""
     asked = list(processes)

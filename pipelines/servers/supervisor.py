@@ -23,8 +23,8 @@ from types import FrameType
 import httpx
 
 from lstfe.errors import UserError
-from pipelines.servers.lost_runs import RUN_VARIABLE, recover
-from pipelines.servers.processes import end, kill, runs_module, signal_group, with_variable
+from pipelines.servers.lost_runs import RUN_VARIABLE, put_back, recover
+from pipelines.servers.processes import end, kill, runs_module, signal_group, variable_of, with_variable
 from pipelines.servers.programs import WORK_POOL, OpsSettings, Program, plan
 from pipelines.servers.state import (
     OpsState,
@@ -204,12 +204,24 @@ class Supervisor:
         # Flow runs are killed, their stages are asked: a run that is asked ends as crashed, for good, while one
         # that is lost is started again by the next `up`. A stage saves.
         flow_processes = with_variable(*marker(self._root), carrying=RUN_VARIABLE)
+        run_ids = {variable_of(process, RUN_VARIABLE) for process in flow_processes}
         engines = [process for process in flow_processes if runs_module(process, "prefect")]
         kill(engines)
         end([process for process in flow_processes if process not in engines], grace_seconds=_GRACE_SECONDS)
+        self._put_back(sorted(filter(None, run_ids)))
         for item in reversed(self._programs.values()):
             item.stop()
         end(with_variable(*marker(self._root)), grace_seconds=5)
+
+    def _put_back(self, run_ids: Sequence[str]) -> None:
+        """Tell somebody else's server of the flow runs that were ended; ours is asked by the next start."""
+        for program in (item.program for item in self._programs.values()):
+            if not run_ids or not _uses_another_server(program):
+                continue
+            try:
+                put_back(self._root, program.environment, run_ids, logger.info)
+            except httpx.HTTPError as error:
+                logger.warning("Prefect was not told that flow runs were ended (%s)", error)
 
     def _preparation(self, program: Program) -> Callable[[], None] | None:
         if not program.is_worker or program.needs is None:
@@ -220,6 +232,11 @@ class Supervisor:
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         logger.info("told to stop (signal %d)", number)
         self.stop()
+
+
+def _uses_another_server(program: Program) -> bool:
+    """Return whether a program is a worker whose Prefect server was there before us."""
+    return program.is_worker and program.needs is None and "PREFECT_API_URL" in program.environment
 
 
 def _shorten(log: Path) -> None:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from pipelines.servers import lost_runs
-from pipelines.servers.lost_runs import MAX_STARTS, RUN_VARIABLE, next_state, recover
+from pipelines.servers.lost_runs import MAX_STARTS, RUN_VARIABLE, next_state, put_back, recover
 
 Run = dict[str, Any]
 
@@ -27,6 +27,7 @@ class FakePrefect:
     def __init__(self, runs: list[Run]) -> None:
         self.asked: list[Any] = []
         self.told: dict[str, Any] = {}
+        self.headers: dict[str, str] = {}
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,7 +45,9 @@ class FakePrefect:
                 self.wfile.write(answer)
 
             def do_GET(self) -> None:
-                answer = json.dumps({"name": f"flow at {self.path}"}).encode()
+                fake.headers = dict(self.headers)
+                found = [run for run in runs if self.path == f"/api/flow_runs/{run['id']}"]
+                answer = json.dumps(found[0] if found else {"name": f"flow at {self.path}"}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -178,6 +181,41 @@ def test_the_webhook_hears_of_a_run_that_is_given_up_and_of_no_other(
             {"flow": "flow at /api/flows/f1", "run": "run-bad", "state": "Crashed"},
         )
     ]
+
+
+def test_runs_that_were_ended_are_put_back_and_no_others(
+    prefect: Callable[[list[Run]], FakePrefect], tmp_path: Path
+) -> None:
+    fake = prefect(
+        [run("ours"), run("done", state="COMPLETED"), run("theirs"), run("stop", state="CANCELLING")]
+    )
+
+    put_back(tmp_path, {"PREFECT_API_URL": fake.api}, ["done", "ours", "stop"], print)
+
+    told = {name: body["state"]["type"] for name, body in fake.told.items()}
+    assert told == {"ours": "SCHEDULED", "stop": "CANCELLED"}
+    assert fake.asked == []  # nothing is said of runs that nobody named
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, None),
+        ({"PREFECT_API_KEY": "pnu_1"}, "Bearer pnu_1"),
+        ({"PREFECT_API_AUTH_STRING": "admin:pass"}, "Basic YWRtaW46cGFzcw=="),
+    ],
+)
+def test_a_server_that_asks_who_one_is_is_told(
+    prefect: Callable[[list[Run]], FakePrefect],
+    tmp_path: Path,
+    settings: dict[str, str],
+    expected: str | None,
+) -> None:
+    fake = prefect([run("ours")])
+
+    put_back(tmp_path, {"PREFECT_API_URL": fake.api} | settings, ["ours"], print)
+
+    assert fake.headers.get("Authorization") == expected
 
 
 def test_a_run_that_was_being_cancelled_is_cancelled() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -15,8 +16,11 @@ import psutil
 import pytest
 
 from lstfe.errors import UserError
+from pipelines.servers import supervisor as supervisor_module
+from pipelines.servers.lost_runs import RUN_VARIABLE
+from pipelines.servers.processes import with_variable
 from pipelines.servers.programs import OpsSettings, Program, plan
-from pipelines.servers.state import ProgramState, is_supervised, read_state, take_lock
+from pipelines.servers.state import ProgramState, is_supervised, marker, read_state, take_lock
 from pipelines.servers.supervisor import Supervisor
 
 WEB = (
@@ -152,6 +156,43 @@ def test_the_end_takes_everything_along(tmp_path: Path, supervise: Run) -> None:
 
     assert [pid for pid in pids if _runs(pid)] == []
     assert read_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("is_own_server", [False, True])
+def test_a_server_that_was_there_before_hears_of_the_flow_runs_that_were_ended(
+    tmp_path: Path, supervise: Run, monkeypatch: pytest.MonkeyPatch, is_own_server: bool
+) -> None:
+    told: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(
+        supervisor_module,
+        "put_back",
+        lambda root, environment, run_ids, report: told.append((environment["PREFECT_API_URL"], run_ids)),
+    )
+    monkeypatch.setattr(supervisor_module, "recover", lambda *arguments: None)
+    # A worker whose flow run is a child of its own, as Prefect's are.
+    command = "[sys.executable, '-S', '-c', 'import time; time.sleep(300)']"
+    child = f"subprocess.Popen({command}, env=os.environ | {{{RUN_VARIABLE!r}: 'a'}})"
+    code = f"import os, subprocess, sys\n{child}\n{SERVES}"
+    worker = program("worker", code, needs="prefect" if is_own_server else None, is_worker=True)
+    environment = {**worker.environment, "PREFECT_API_URL": "http://there/api"} | dict([marker(tmp_path)])
+    supervisor = supervise(program("prefect"), dataclasses.replace(worker, environment=environment))
+    wait_for(tmp_path, "worker", lambda p: p.phase == "healthy")
+
+    supervisor.stop()
+    deadline = time.monotonic() + 60
+    while is_supervised(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert with_variable(*marker(tmp_path)) == []
+    assert told == ([] if is_own_server else [("http://there/api", ["a"])])
+
+
+def test_a_server_that_hears_nothing_keeps_nobody_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = program("worker", is_worker=True)
+    silent = dataclasses.replace(worker, environment={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    Supervisor(tmp_path, [silent])._put_back(["a"])
 
 
 def test_a_second_supervisor_is_refused(tmp_path: Path) -> None:
