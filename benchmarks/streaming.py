@@ -195,7 +195,7 @@ def ways(bundle: Bundle, sizes: Sizes, *, is_timed: bool) -> dict[str, Prepare]:
         return StreamingDetector(model, bundle.config, device=device)
 
     def engines() -> StreamDetector:
-        from deploy.build_engine import build_engines
+        from deploy.tensorrt.build import build_engines
 
         if not (bundle.directory / "engines").is_dir():
             build_engines(bundle, precision="fp16", frame_sizes=[sizes.frame_size])

@@ -210,7 +210,7 @@ def _device_mib(backend: str) -> float | None:
         if torch.cuda.is_available():
             return float(torch.cuda.max_memory_allocated()) / 2**20
     if backend == "tensorrt":
-        from deploy.cuda import open_cuda
+        from deploy.tensorrt.cuda import open_cuda
 
         cuda = open_cuda()
         with cuda.active():
@@ -240,7 +240,7 @@ def _processor() -> str:
 
 
 def _gpu() -> str | None:
-    from deploy.cuda import open_cuda
+    from deploy.tensorrt.cuda import open_cuda
 
     try:
         return open_cuda().gpu.name

@@ -131,8 +131,8 @@ class Bundle:
         return lambda num_frames: StreamRuntime(graphs, self.config, num_frames=num_frames)
 
     def _tensorrt_detectors(self) -> DetectorBuilder:
-        from deploy.engines import open_engines
-        from deploy.tensorrt_backend import TensorRTDevice
+        from deploy.tensorrt.backend import TensorRTDevice
+        from deploy.tensorrt.engines import open_engines
 
         engines = open_engines(self)
         return lambda num_frames: StreamRuntime(TensorRTDevice(engines), self.config, num_frames=num_frames)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from deploy.operators import sampled_sum
+from deploy.tensorrt_graphs.operators import sampled_sum
 from lstfe.model.detector import LSTFENet
 
 

@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 from deploy.bundle import MANIFEST_FILE, Bundle, DetectorBuilder, open_bundle
 from deploy.detect import detections_of
-from deploy.engine_manifest import ENGINE_FILE, ENGINES_DIR
 from deploy.output import DETECTIONS_FILE
 from deploy.sources import open_source
+from deploy.tensorrt.manifest import ENGINE_FILE, ENGINES_DIR
 from deploy.video_files import VideoFile
 from lstfe.errors import UserError
 from lstfe.evaluation.records import to_records

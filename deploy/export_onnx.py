@@ -21,9 +21,9 @@ from torch.export import Dim
 from deploy.commuted_alignment import CommutedAlignGraph, SupportGraph
 from deploy.example_inputs import random_inputs
 from deploy.graphs import Form, Graph, GraphSizes, graphs_of
-from deploy.operators import declare_domain, sampled_sum_in_onnx
 from deploy.preprocess import preprocess_model
 from deploy.suppression import suppress, suppress_in_onnx
+from deploy.tensorrt_graphs.operators import declare_domain, sampled_sum_in_onnx
 from lstfe import boxes as box_geometry
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet

@@ -204,10 +204,10 @@ def compare_graphs(
 ) -> dict[str, Any]:
     """Compare any backend with PyTorch and report: differences graph by graph, detections, scores of both.
 
-    `graphs` has the plain form's contract (`deploy.expanded.PlainView` gives it to the other form); `backend` is its
-    name in the report. Real frames are `export.parity_frames` of the split (`evaluate.split` by default), a stretch a
-    video; random inputs are left out where not `on_random`. Refused here is only a split whose categories are not
-    `label_names`, the model's: its AP would be one of other things.
+    `graphs` has the plain form's contract, which `deploy.tensorrt_graphs.expanded.PlainView` gives to the other form;
+    `backend` is its name in the report. Real frames are `export.parity_frames` of the split (`evaluate.split` by
+    default), a stretch a video; random inputs are left out where not `on_random`. Refused here is only a split whose
+    categories are not `label_names`, the model's: its AP would be one of other things.
     """
     model.eval()
     annotations, store = load_split(prepared_dir, split or config.evaluate.split, label_names=label_names)

@@ -32,8 +32,8 @@ def build_engine(
     ] = None,
 ) -> None:
     """Build a bundle's engines for this machine's GPU and TensorRT; says what is missing."""
-    from deploy.build_engine import build_engines
     from deploy.bundle import open_bundle
+    from deploy.tensorrt.build import build_engines
     from pipelines.image_sizes import read_image_size
 
     sizes = [read_image_size(text) for text in image_size or ()]
@@ -63,7 +63,7 @@ def verify_engine(
 ) -> None:
     """Compare engines with PyTorch on real frames, graph by graph and in the AP; exit code 1 past the limits."""
     from deploy.bundle import open_bundle
-    from deploy.engine_parity import parity_rows, verify_engines
+    from deploy.tensorrt.parity import parity_rows, verify_engines
     from pipelines.tables import text_table
 
     found = verify_engines(
@@ -92,7 +92,7 @@ def triton_repository(
 ) -> None:
     """Write a model for NVIDIA Triton: one sequence a camera, the stream's state kept by the server."""
     from deploy.bundle import open_bundle
-    from deploy.triton import write_triton_model
+    from deploy.triton.repository import write_triton_model
 
     path = write_triton_model(
         open_bundle(bundle),

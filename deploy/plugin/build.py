@@ -8,9 +8,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from deploy.cuda import Gpu
-from deploy.engine_manifest import EngineError
 from deploy.plugin.library import SOURCE_DIR, find_nvcc, tensorrt_versions
+from deploy.tensorrt.cuda import Gpu
+from deploy.tensorrt.manifest import EngineError
 
 
 def provide_plugin(given: Path | None, target: Path, tensorrt_version: str, gpu: Gpu) -> Path:

@@ -18,11 +18,11 @@ _PACKAGES = ("tensorrt", "pycuda")
 
 def _forget() -> None:
     """Close what is opened once a process."""
-    import deploy.cuda
-    import deploy.engines
+    import deploy.tensorrt.cuda
+    import deploy.tensorrt.engines
 
-    deploy.engines._shared.clear()
-    deploy.cuda.open_cuda.cache_clear()
+    deploy.tensorrt.engines._shared.clear()
+    deploy.tensorrt.cuda.open_cuda.cache_clear()
 
 
 def _loaded() -> list[str]:
@@ -32,9 +32,9 @@ def _loaded() -> list[str]:
 @contextmanager
 def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
     """Let `import tensorrt` and `import pycuda` find the stand-ins; yields pycuda.driver."""
-    import deploy.cuda
-    import deploy.engines
-    import deploy.tensorrt_library
+    import deploy.tensorrt.cuda
+    import deploy.tensorrt.engines
+    import deploy.tensorrt.library
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FAKES))
@@ -45,11 +45,11 @@ def stand_ins(version: str = "10.13.2.6") -> Iterator[ModuleType]:
 
         library = driver.DriverLibrary()
         patch.setattr(driver, "library", library, raising=False)
-        patch.setattr(deploy.cuda, "driver_library", lambda: library)
+        patch.setattr(deploy.tensorrt.cuda, "driver_library", lambda: library)
         import tensorrt
 
-        patch.setattr(deploy.tensorrt_library, "_opened", {})
-        patch.setattr(deploy.tensorrt_library, "open_shared", tensorrt.SharedLibrary)
+        patch.setattr(deploy.tensorrt.library, "_opened", {})
+        patch.setattr(deploy.tensorrt.library, "open_shared", tensorrt.SharedLibrary)
         _forget()
         yield driver
         _forget()
@@ -61,7 +61,7 @@ def copying_writer(family: Path) -> Any:
     """Return a `write_tensorrt_graphs` that takes graphs written before: exporting takes seconds."""
     import onnx
 
-    from deploy.opsets import lower_to_17
+    from deploy.tensorrt_graphs.opsets import lower_to_17
 
     def write(
         bundle: Any, destination: Path, *, precision: str, opset: int, calibration: Path | None = None

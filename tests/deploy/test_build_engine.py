@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.build_engine import Bounds, bounds_of, profiles_of
-from deploy.cuda import Gpu
-from deploy.engine_manifest import EngineError, engine_key
 from deploy.plugin.build import find_headers
+from deploy.tensorrt.build import Bounds, bounds_of, profiles_of
+from deploy.tensorrt.cuda import Gpu
+from deploy.tensorrt.manifest import EngineError, engine_key
 from lstfe.config import Config, ModelConfig
 
 CONFIG = Config(model=ModelConfig(image_short_side=600, image_long_side=1000))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import deploy.engine_parity
+import deploy.tensorrt.parity
 from deploy.bundle import Bundle, open_bundle
-from deploy.engine_parity import _faults, parity_rows, verify_engines
 from deploy.graphs import Precision
+from deploy.tensorrt.parity import _faults, parity_rows, verify_engines
 from lstfe.data.faults import AnnotationError
 
 from .conftest import NUM_PREPARED_FRAMES
@@ -37,7 +37,7 @@ def test_the_bundle_s_own_graphs_are_compared_without_a_gpu(bundle: Bundle, prep
 def test_a_data_set_of_other_categories_is_refused_before_anything_is_built(
     bundle: Bundle, tiny_prepared: Path, precision: Precision | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploy.engine_parity, "build_tensorrt_graphs", None)
+    monkeypatch.setattr(deploy.tensorrt.parity, "build_tensorrt_graphs", None)
     with pytest.raises(
         AnnotationError,
         match=r"^\S+train\.json: the split lacks the detector's bird; give the data set [^\n]+$",

@@ -11,12 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.build_engine import EngineBuild
-from deploy.cuda import Gpu
-from deploy.engine_manifest import EngineError
-from deploy.engine_precision import require_kernels
 from deploy.graphs import Precision
-from deploy.tensorrt_library import open_tensorrt
+from deploy.tensorrt.build import EngineBuild
+from deploy.tensorrt.cuda import Gpu
+from deploy.tensorrt.library import open_tensorrt
+from deploy.tensorrt.manifest import EngineError
+from deploy.tensorrt.precision import require_kernels
 
 _spec = importlib.util.spec_from_file_location("engines", Path(__file__).with_name("engines.py"))
 assert _spec is not None
@@ -99,7 +99,7 @@ def test_a_precision_that_is_allowed_where_the_graph_has_none_of_it_is_seen_by_t
     def allow_all(trt: object, config: object, network: object, model: object) -> None:
         config.set_flag(trt.BuilderFlag.FP16)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("deploy.build_engine.set_precision", allow_all)
+    monkeypatch.setattr("deploy.tensorrt.build.set_precision", allow_all)
     with engines.stand_ins("8.6.1.6"):
         build = EngineBuild(open_tensorrt(), "fp16", tmp_path / "cache")
         with pytest.raises(EngineError, match="best: may run in half, though the graph has it in float32"):

@@ -11,14 +11,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import deploy.family_parity
+import deploy.tensorrt_graphs.parity
 from deploy.bundle import Bundle, open_bundle
-from deploy.expanded import ExpandedGraphs
-from deploy.family_parity import ap_faults, ap_table, check_family
 from deploy.graphs import Quantized
 from deploy.parity import ParityError
-from deploy.quantization import quantize_graphs
-from deploy.tensorrt_graphs import graph_names, proposals_graph
+from deploy.tensorrt_graphs.expanded import ExpandedGraphs
+from deploy.tensorrt_graphs.family import graph_names, proposals_graph
+from deploy.tensorrt_graphs.parity import ap_faults, ap_table, check_family
+from deploy.tensorrt_graphs.quantization import quantize_graphs
 from lstfe.data.faults import AnnotationError
 
 from .conftest import NUM_PREPARED_FRAMES
@@ -43,7 +43,7 @@ def still(
     names = [name for name in graph_names(config) if name != "proposals"]
     models = {name: onnx.load(exported.directory / f"{name}.onnx") for name in names}
     models["proposals"] = proposals_graph(config, 20)
-    monkeypatch.setattr(deploy.family_parity, "load_network", lambda _: exported.model)
+    monkeypatch.setattr(deploy.tensorrt_graphs.parity, "load_network", lambda _: exported.model)
     return replace(bundle, directory=exported.directory, config=config), models
 
 
@@ -113,7 +113,7 @@ def test_more_ap_than_allowed_is_not_given_away(
     table = {"coco.AP": {"torch": 0.5, "int8": 0.45, "drop": 0.05}}
     assert list(ap_faults({"max_ap_drop": 0.05, "ap": table})) == []
     report = {"max_ap_drop": 0.01, "ap": table}
-    monkeypatch.setattr(deploy.family_parity, "ap_report", lambda *_, **__: report)
+    monkeypatch.setattr(deploy.tensorrt_graphs.parity, "ap_report", lambda *_, **__: report)
     with pytest.raises(ParityError, match=r"int8 graphs: coco.AP is 0.4500 and 0.5000 with") as caught:
         check_family(opened, models, precision="int8", prepared_dir=prepared, report_dir=tmp_path)
     assert "export.max_ap_drop allows 0.01 less; use fp16" in str(caught.value)

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 from onnxruntime import InferenceSession
 
-from deploy.graph_types import GraphTypeError, element_types, infer_types
-from deploy.half_precision import HalfPrecisionError, share_of_half, to_half
+from deploy.tensorrt_graphs.half_precision import HalfPrecisionError, share_of_half, to_half
+from deploy.tensorrt_graphs.types import GraphTypeError, element_types, infer_types
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 

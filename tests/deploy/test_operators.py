@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 from torchvision.ops import deform_conv2d
 
-from deploy.operators import (
+from deploy.plugin.suppression_cases import make, random_case, torchs_answer
+from deploy.suppression import float32_threshold
+from deploy.tensorrt_graphs.family import proposals_graph
+from deploy.tensorrt_graphs.operators import (
     DOMAIN,
     attributes_of,
     declare_domain,
@@ -19,9 +22,6 @@ from deploy.operators import (
     sampled_sum,
     use_deform_conv_plugin,
 )
-from deploy.plugin.suppression_cases import make, random_case, torchs_answer
-from deploy.suppression import float32_threshold
-from deploy.tensorrt_graphs import proposals_graph
 from lstfe.config import Config, ModelConfig, ProposalConfig
 from lstfe.model.methods import resolve_method
 from lstfe.model.proposals import ProposalNetwork

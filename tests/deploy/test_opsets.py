@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper, parser
 from onnxruntime import InferenceSession
 
-from deploy.opsets import OpsetError, lower_to_17, opset_for, opset_of, require_opset
+from deploy.tensorrt_graphs.opsets import OpsetError, lower_to_17, opset_for, opset_of, require_opset
 
 ONE = np.array([1], np.int64)
 

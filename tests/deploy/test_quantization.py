@@ -10,9 +10,14 @@ from onnx import TensorProto, numpy_helper, parser
 from onnxruntime import InferenceSession
 
 from deploy.bundle import Bundle, open_bundle
-from deploy.expanded import expanded_session
-from deploy.operators import attributes_of
-from deploy.quantization import QuantizationError, insert_quantization, layers_of, quantize_graphs
+from deploy.tensorrt_graphs.expanded import expanded_session
+from deploy.tensorrt_graphs.operators import attributes_of
+from deploy.tensorrt_graphs.quantization import (
+    QuantizationError,
+    insert_quantization,
+    layers_of,
+    quantize_graphs,
+)
 from lstfe.data.faults import AnnotationError
 
 BODY = """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from deploy.resampling import padded_size, resample_model, resampling_of
+from deploy.tensorrt.resampling import padded_size, resample_model, resampling_of
 from lstfe.config import ModelConfig
 from lstfe.data import transforms
 

@@ -5,7 +5,7 @@ import onnx
 from onnx import numpy_helper, parser
 from onnxruntime import InferenceSession
 
-from deploy.rewrite import drop_unused, fold_constants, fold_scales, use_int32_borders
+from deploy.tensorrt_graphs.rewrite import drop_unused, fold_constants, fold_scales, use_int32_borders
 
 
 def built(text: str, **constants: np.ndarray) -> onnx.ModelProto:

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import deploy.tensorrt_graphs
-from deploy.build_engine import build_engines
+import deploy.tensorrt_graphs.family
 from deploy.bundle import Bundle, open_bundle
-from deploy.cuda import CudaError, LaunchGraph
-from deploy.engine_graphs import EngineGraphs
-from deploy.engine_manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
-from deploy.engines import open_engines
 from deploy.files import FileStamp, stamp_of
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
-from deploy.tensorrt_backend import TensorRTDevice
+from deploy.tensorrt.backend import TensorRTDevice
+from deploy.tensorrt.build import build_engines
+from deploy.tensorrt.cuda import CudaError, LaunchGraph
+from deploy.tensorrt.engines import open_engines
+from deploy.tensorrt.manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
+from deploy.tensorrt.on_host import EngineGraphs
 from lstfe.types import ByteArray, FrameDetections
 
 _spec = importlib.util.spec_from_file_location("engines", Path(__file__).with_name("engines.py"))
@@ -55,7 +55,7 @@ class Built:
 def family(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graphs for TensorRT, float32, written once."""
     destination = tmp_path_factory.mktemp("family")
-    deploy.tensorrt_graphs.write_tensorrt_graphs(
+    deploy.tensorrt_graphs.family.write_tensorrt_graphs(
         open_bundle(bundle_dir), destination, precision="fp32", opset=20
     )
     return destination
@@ -64,7 +64,9 @@ def family(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(bundle_dir: Path, family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle that may be changed; graphs for its engines are copied, not exported."""
-    monkeypatch.setattr(deploy.tensorrt_graphs, "write_tensorrt_graphs", engines.copying_writer(family))
+    monkeypatch.setattr(
+        deploy.tensorrt_graphs.family, "write_tensorrt_graphs", engines.copying_writer(family)
+    )
     shutil.copytree(bundle_dir, tmp_path / "bundle")
     return open_bundle(tmp_path / "bundle")
 
@@ -177,7 +179,7 @@ def test_the_time_of_each_engine_is_that_of_its_work(built: Built, make_frames: 
 def test_without_recordings_the_detections_are_the_same(
     built: Built, make_frames: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.cuda.driver_library", lambda: None)
+    monkeypatch.setattr("deploy.tensorrt.cuda.driver_library", lambda: None)
     frames = list(make_frames(NUM_FRAMES))
     expected = detect_all(built.bundle.detector("onnx", NUM_FRAMES), frames)
     assert_alike(expected, detect_all(built.bundle.detector("tensorrt", NUM_FRAMES), frames))
@@ -218,8 +220,8 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(
 def test_graphs_of_engines_give_what_the_plain_graphs_give(
     built: Built, make_frames: Callable[..., Any]
 ) -> None:
-    from deploy.expanded import PlainView
     from deploy.onnx_backend import OnnxGraphs
+    from deploy.tensorrt_graphs.expanded import PlainView
 
     config = built.bundle.config
     onnx_graphs = OnnxGraphs(built.bundle.directory, config)
@@ -395,7 +397,7 @@ def test_a_graph_that_tensorrt_does_not_read_is_named(
     copied: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = engines.write_plugin(tmp_path / "two.so", "LstfeDeformConv2d LstfeSampledSum")
-    monkeypatch.setattr("deploy.tensorrt_library.PLUGIN_OPERATORS", ())  # so that the plugin is taken
+    monkeypatch.setattr("deploy.tensorrt.library.PLUGIN_OPERATORS", ())  # so that the plugin is taken
     with (
         engines.stand_ins() as driver,
         pytest.raises(EngineError, match=r"graph decode: TensorRT .* No importer .* LstfeSuppression"),

@@ -12,19 +12,19 @@ import pytest
 import torch
 from onnx import TensorProto
 
-import deploy.tensorrt_graphs
+import deploy.tensorrt_graphs.family
 from deploy.bundle import Bundle, open_bundle
 from deploy.example_inputs import random_inputs
-from deploy.expanded import ExpandedGraphs, PlainView
 from deploy.export_onnx import AlignGraph, build_graph, graph_module
-from deploy.graph_types import element_types
 from deploy.graphs import HALF_VALUES, GraphSizes, graphs_of, role_of
-from deploy.half_precision import share_of_half
 from deploy.network import load_network
 from deploy.onnx_backend import OnnxGraphs
-from deploy.opsets import OpsetError, opset_of, require_opset
 from deploy.runtime import StreamRuntime
-from deploy.tensorrt_graphs import build_tensorrt_graphs, write_tensorrt_graphs
+from deploy.tensorrt_graphs.expanded import ExpandedGraphs, PlainView
+from deploy.tensorrt_graphs.family import build_tensorrt_graphs, write_tensorrt_graphs
+from deploy.tensorrt_graphs.half_precision import share_of_half
+from deploy.tensorrt_graphs.opsets import OpsetError, opset_of, require_opset
+from deploy.tensorrt_graphs.types import element_types
 from lstfe.config import Config
 from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
@@ -56,7 +56,7 @@ def write_family(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> It
         return {path.stem: onnx.load(path) for path in paths}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deploy.tensorrt_graphs, "build_graph", build_once)
+        patch.setattr(deploy.tensorrt_graphs.family, "build_graph", build_once)
         yield write
 
 
@@ -229,7 +229,7 @@ def test_a_method_without_alignment_needs_no_network(
 ) -> None:
     exported = export("faster_rcnn")
     still = replace(bundle, directory=exported.directory, config=exported.config)
-    monkeypatch.setattr(deploy.tensorrt_graphs, "load_network", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(deploy.tensorrt_graphs.family, "load_network", lambda _: pytest.fail("loaded"))
     assert set(build_tensorrt_graphs(still, precision="fp16")) == INSIDE_THE_MAP - {"support", "align"}
 
 
@@ -256,7 +256,7 @@ def test_both_forms_of_a_cascade_are_the_same_network(cascade: tuple[LSTFENet, C
 def test_the_blocks_of_a_cascade_become_the_plugin_s_convolution(cascade: tuple[LSTFENet, Config]) -> None:
     model, config = cascade
     align = build_graph("align", model, config, "commuted")
-    deploy.tensorrt_graphs.use_deform_conv_plugin(align)
+    deploy.tensorrt_graphs.family.use_deform_conv_plugin(align)
     own = [node.op_type for node in align.graph.node if node.domain == "lstfe"]
     assert own == ["LstfeDeformConv2d", "LstfeSampledSum"]
     inputs = random_inputs("align", model, config, "commuted", image_size=(96, 64), seed=2)

@@ -12,8 +12,8 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from deploy.bundle import open_bundle
-from deploy.triton import BUNDLE_DIR, OUTPUTS, triton_config, write_triton_model
-from deploy.triton_model import TritonPythonModel
+from deploy.triton.model import TritonPythonModel
+from deploy.triton.repository import BUNDLE_DIR, OUTPUTS, triton_config, write_triton_model
 from lstfe.errors import UserError
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -182,7 +182,7 @@ def test_streams_that_triton_gave_up_are_dropped(
     model: TritonPythonModel, make_frames: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("deploy.triton_model.monotonic", lambda: now[0])
+    monkeypatch.setattr("deploy.triton.model.monotonic", lambda: now[0])
     frame = next(make_frames(1))[None]
     model.execute([request(1, frame, start=True)])
     now[0] += 61

@@ -10,11 +10,11 @@ from types import ModuleType
 
 import pytest
 
-import deploy.tensorrt_library
-from deploy.cuda import Gpu
+import deploy.tensorrt.library
 from deploy.plugin.build import build_plugin, find_headers
 from deploy.plugin.library import find_nvcc
-from deploy.tensorrt_library import PLUGIN_OPERATORS, open_tensorrt
+from deploy.tensorrt.cuda import Gpu
+from deploy.tensorrt.library import PLUGIN_OPERATORS, open_tensorrt
 
 PACKAGES = ("tensorrt", "tensorrt_lean_bindings", "tensorrt_lean")
 
@@ -42,7 +42,7 @@ def test_a_real_registry_takes_the_plugin(tmp_path: Path, monkeypatch: pytest.Mo
     if not hasattr(module, "init_libnvinfer_plugins"):  # the lean runtime has no plugins of its own
         monkeypatch.setattr(module, "init_libnvinfer_plugins", lambda *_: True, raising=False)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(deploy.tensorrt_library, "_opened", {})
+    monkeypatch.setattr(deploy.tensorrt.library, "_opened", {})
     tensorrt = open_tensorrt()
     tensorrt.load_plugin(tmp_path / "plugin.so")
     registry = module.get_plugin_registry()

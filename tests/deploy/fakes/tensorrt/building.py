@@ -74,7 +74,7 @@ class _Network:
         self.types: dict[str, int] = {}
 
     def read(self, model: onnx.ModelProto) -> None:
-        from deploy.graph_types import element_types
+        from deploy.tensorrt_graphs.types import element_types
 
         self.model = model
         self.inputs = [names.Tensor(value) for value in model.graph.input]
@@ -232,7 +232,7 @@ class Builder:
         shares_profiles = names.MAJOR >= 10 or (
             names.VERSION >= (8, 6) and names.PreviewFeature.PROFILE_SHARING_0806 in config.preview_features
         )
-        from deploy.operators import expand_operators
+        from deploy.tensorrt_graphs.operators import expand_operators
 
         operators = sorted({node.op_type for node in network.model.graph.node if node.domain == "lstfe"})
         header = json.dumps(

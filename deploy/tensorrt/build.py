@@ -1,6 +1,6 @@
 """ONNX -> TensorRT engines: `lstfe engine build`, on the machine that will run them.
 
-A bundle's graphs are written as the family for TensorRT (deploy/tensorrt_graphs.py), the plugin is built or taken,
+A bundle's graphs are written as the family for TensorRT (deploy/tensorrt_graphs), the plugin is built or taken,
 each graph is parsed and built for the frame sizes asked for. All appears at once in BUNDLE/engines/<key>, where the
 bundle's own files stay as they are.
 """
@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.bundle import PARITY_FILE, Bundle
-from deploy.cuda import open_cuda
-from deploy.engine_manifest import (
+from deploy.files import stamp_of, whole_folder
+from deploy.graphs import GraphSizes, Precision
+from deploy.plugin.build import provide_plugin
+from deploy.tensorrt.cuda import open_cuda
+from deploy.tensorrt.library import TensorRT, open_tensorrt
+from deploy.tensorrt.manifest import (
     ENGINES_DIR,
     FORMAT_VERSION,
     PLUGIN_FILE,
@@ -26,13 +30,9 @@ from deploy.engine_manifest import (
     graphs_sha256,
     write_engine_manifest,
 )
-from deploy.engine_precision import require_kernels, set_precision
-from deploy.files import stamp_of, whole_folder
-from deploy.graphs import GraphSizes, Precision
-from deploy.plugin.build import provide_plugin
-from deploy.resampling import NAME as RESAMPLE
-from deploy.resampling import padded_size, resample_model
-from deploy.tensorrt_library import TensorRT, open_tensorrt
+from deploy.tensorrt.precision import require_kernels, set_precision
+from deploy.tensorrt.resampling import NAME as RESAMPLE
+from deploy.tensorrt.resampling import padded_size, resample_model
 from lstfe.config import Config
 from lstfe.image_size import model_input_size
 
@@ -108,8 +108,8 @@ def _build_all(
 ) -> int:
     import onnx
 
-    from deploy.opsets import opset_for, require_opset
-    from deploy.tensorrt_graphs import write_tensorrt_graphs
+    from deploy.tensorrt_graphs.family import write_tensorrt_graphs
+    from deploy.tensorrt_graphs.opsets import opset_for, require_opset
 
     version = build.tensorrt.version
     opset = opset_for(version)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from deploy.bundle import Bundle, StreamDetector, open_bundle
-from deploy.triton import BUNDLE_DIR, INPUT, OUTPUTS
+from deploy.triton.repository import BUNDLE_DIR, INPUT, OUTPUTS
 from lstfe.errors import UserError
 from lstfe.types import FrameDetections
 

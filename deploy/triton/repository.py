@@ -1,7 +1,7 @@
 """A model for NVIDIA Triton Inference Server: one sequence a camera, each with a stream of its own.
 
     REPOSITORY/<name>/config.pbtxt     inputs, outputs, sequence batching
-    REPOSITORY/<name>/1/model.py       three lines that name deploy/triton_model.py
+    REPOSITORY/<name>/1/model.py       three lines that name deploy/triton/model.py
     REPOSITORY/<name>/1/bundle/        the bundle, with its engines
 
 Triton's Python backend runs it; this project must be installed in that backend's Python.
@@ -30,7 +30,7 @@ OUTPUTS = {
 
 _MODEL = '''"""LSTFE-Net as a model of Triton's Python backend."""
 
-from deploy.triton_model import TritonPythonModel
+from deploy.triton.model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''

@@ -29,13 +29,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.bundle import Bundle
 from deploy.device import Array
-from deploy.expanded import PlainView, expanded_session, run_session
 from deploy.graphs import Quantized, graphs_of
-from deploy.half_precision import last_before_float
 from deploy.onnx_backend import OnnxGraphs
-from deploy.operators import attributes_of
-from deploy.rewrite import replace_nodes
 from deploy.runtime import StreamRuntime
+from deploy.tensorrt_graphs.expanded import PlainView, expanded_session, run_session
+from deploy.tensorrt_graphs.half_precision import last_before_float
+from deploy.tensorrt_graphs.operators import attributes_of
+from deploy.tensorrt_graphs.rewrite import replace_nodes
 from lstfe.config import Config
 from lstfe.data.prepared import load_split
 from lstfe.errors import UserError

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from deploy.cuda import Gpu
 from deploy.files import FileStamp, stamp_of
 from deploy.graphs import Form, Precision
+from deploy.tensorrt.cuda import Gpu
 from lstfe.errors import UserError
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph_types import element_types, infer_types
 from deploy.graphs import HALF_VALUES, role_of
-from deploy.operators import DEFORM_CONV, DOMAIN, SAMPLED_SUM
-from deploy.rewrite import drop_unused, rename_reads, replace_nodes
+from deploy.tensorrt_graphs.operators import DEFORM_CONV, DOMAIN, SAMPLED_SUM
+from deploy.tensorrt_graphs.rewrite import drop_unused, rename_reads, replace_nodes
+from deploy.tensorrt_graphs.types import element_types, infer_types
 from lstfe.errors import UserError
 
 LINEAR = frozenset({"Conv", "MatMul", "Gemm", "ConvTranspose"})

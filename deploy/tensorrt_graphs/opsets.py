@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.operators import attributes_of
-from deploy.rewrite import drop_unused, replace_nodes
+from deploy.tensorrt_graphs.operators import attributes_of
+from deploy.tensorrt_graphs.rewrite import drop_unused, replace_nodes
 from lstfe.errors import UserError
 
 NEWEST_OPSETS = {(8, 5): 17, (10, 0): 20}

@@ -10,17 +10,17 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from deploy.bundle import Bundle
-from deploy.cuda import Cuda, open_cuda
-from deploy.engine_manifest import (
+from deploy.graphs import graphs_of
+from deploy.tensorrt.cuda import Cuda, open_cuda
+from deploy.tensorrt.library import TensorRT, open_tensorrt
+from deploy.tensorrt.manifest import (
     PLUGIN_FILE,
     EngineError,
     EngineManifest,
     check_files,
     find_engines,
 )
-from deploy.graphs import graphs_of
-from deploy.resampling import NAME as RESAMPLE
-from deploy.tensorrt_library import TensorRT, open_tensorrt
+from deploy.tensorrt.resampling import NAME as RESAMPLE
 from lstfe.config import Config
 
 _LOG = logging.getLogger(__name__)

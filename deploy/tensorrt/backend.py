@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.cuda import Array, CudaError, DeviceArray, LaunchGraph, Memory
 from deploy.device import Device
-from deploy.engine_manifest import EngineError
-from deploy.engines import RESAMPLE_INPUTS, Engines, shape_text
 from deploy.graphs import Form
-from deploy.resampling import NAME as RESAMPLE
-from deploy.resampling import padded_size, resampling_of
+from deploy.tensorrt.cuda import Array, CudaError, DeviceArray, LaunchGraph, Memory
+from deploy.tensorrt.engines import RESAMPLE_INPUTS, Engines, shape_text
+from deploy.tensorrt.manifest import EngineError
+from deploy.tensorrt.resampling import NAME as RESAMPLE
+from deploy.tensorrt.resampling import padded_size, resampling_of
 from lstfe.types import ByteArray
 
 

@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript.values import Op, Opset
 from torch import Tensor
 
-from deploy.graph_types import element_types
-from deploy.rewrite import drop_unused, readers
-from deploy.standard_proposals import standard_proposals
+from deploy.tensorrt_graphs.rewrite import drop_unused, readers
+from deploy.tensorrt_graphs.standard_proposals import standard_proposals
+from deploy.tensorrt_graphs.types import element_types
 from lstfe.model.alignment import sampled_sum as sum_of_samples
 
 DOMAIN = "lstfe"

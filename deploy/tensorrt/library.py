@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from deploy.engine_manifest import EngineError
+from deploy.tensorrt.manifest import EngineError
 
 _LOG = logging.getLogger(__name__)
 PLUGIN_OPERATORS = ("LstfeDeformConv2d", "LstfeSampledSum", "LstfeProposals", "LstfeSuppression")

@@ -15,12 +15,18 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.bundle import Bundle
 from deploy.export_onnx import build_graph
 from deploy.graphs import QUANTIZED, GraphSizes, Precision, graphs_of
-from deploy.half_precision import to_half
 from deploy.network import load_network
-from deploy.operators import PLUGIN, PROPOSALS, declare_domain, use_deform_conv_plugin, use_suppression_plugin
-from deploy.opsets import OpsetError, cut_whole_shapes, lower_to_17
-from deploy.rewrite import fold_constants, fold_scales, use_int32_borders
 from deploy.suppression import float32_threshold
+from deploy.tensorrt_graphs.half_precision import to_half
+from deploy.tensorrt_graphs.operators import (
+    PLUGIN,
+    PROPOSALS,
+    declare_domain,
+    use_deform_conv_plugin,
+    use_suppression_plugin,
+)
+from deploy.tensorrt_graphs.opsets import OpsetError, cut_whole_shapes, lower_to_17
+from deploy.tensorrt_graphs.rewrite import fold_constants, fold_scales, use_int32_borders
 from lstfe.config import Config
 from lstfe.model.proposals import LEAST_SIDE_PX, cell_anchors
 
@@ -44,7 +50,7 @@ def write_tensorrt_graphs(
 ) -> list[Path]:
     """Write the family of a bundle into `destination`, one `<graph>.onnx` each; return the paths.
 
-    `opset` is 17 for TensorRT below 10, else 20 (`deploy.opsets.opset_for`). `calibration` is a prepared data set:
+    `opset` is 17 for TensorRT below 10, else 20 (`opsets.opset_for`). `calibration` is a prepared data set:
     int8 and fp8 take their ranges from the split `train`, and their AP is compared with PyTorch's on the split `val`,
     written to parity.json. Raises OpsetError, HalfPrecisionError, QuantizationError, and ParityError where they cost
     more AP than `export.max_ap_drop`; nothing but the report is written then.
@@ -52,7 +58,7 @@ def write_tensorrt_graphs(
     models = build_tensorrt_graphs(bundle, precision=precision, opset=opset, calibration=calibration)
     destination.mkdir(parents=True, exist_ok=True)
     if precision in QUANTIZED and calibration is not None:
-        from deploy.family_parity import check_family
+        from deploy.tensorrt_graphs.parity import check_family
 
         check_family(bundle, models, precision=precision, prepared_dir=calibration, report_dir=destination)
     for name, model in models.items():
@@ -74,7 +80,7 @@ def build_tensorrt_graphs(
         )
     models = {name: _single_precision(name, bundle) for name in graph_names(bundle.config)}
     if precision in QUANTIZED:
-        from deploy.quantization import quantize_graphs
+        from deploy.tensorrt_graphs.quantization import quantize_graphs
 
         models = quantize_graphs(models, bundle, calibration, precision)
     # Before opset 19 the scales of int8 are float32, and with them what lies between the quantized layers.

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from deploy.bundle import PARITY_FILE, Bundle
 from deploy.device import Graphs
-from deploy.engine_manifest import ENGINES_DIR, find_engines
-from deploy.expanded import ExpandedGraphs, PlainView
-from deploy.family_parity import ap_faults, ap_report
 from deploy.graphs import Precision
 from deploy.onnx_backend import OnnxGraphs
-from deploy.tensorrt_graphs import build_tensorrt_graphs
+from deploy.tensorrt.manifest import ENGINES_DIR, find_engines
+from deploy.tensorrt_graphs.expanded import ExpandedGraphs, PlainView
+from deploy.tensorrt_graphs.family import build_tensorrt_graphs
+from deploy.tensorrt_graphs.parity import ap_faults, ap_report
 from lstfe.data.prepared import load_split
 
 VerifiedBackend = Literal["tensorrt", "onnx"]
@@ -83,8 +83,8 @@ def _compared(
         expanded = ExpandedGraphs(models, bundle.config)
         yield PlainView(expanded, plain, bundle.config), precision, engines_dir / f"onnx-{precision}"
         return
-    from deploy.engine_graphs import EngineGraphs
-    from deploy.engines import open_engines
+    from deploy.tensorrt.engines import open_engines
+    from deploy.tensorrt.on_host import EngineGraphs
 
     engines = open_engines(bundle)
     directory, _ = find_engines(bundle, engines.tensorrt.version, engines.cuda.gpu)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploy.cuda import Array, DeviceArray
-from deploy.engines import Engines
-from deploy.tensorrt_backend import TensorRTDevice
+from deploy.tensorrt.backend import TensorRTDevice
+from deploy.tensorrt.cuda import Array, DeviceArray
+from deploy.tensorrt.engines import Engines
 
 
 class EngineGraphs:

@@ -15,7 +15,7 @@ import onnxruntime
 from deploy.device import Array, Graphs
 from deploy.graphs import Graph, graphs_of
 from deploy.onnx_backend import session_options
-from deploy.operators import expand_operators
+from deploy.tensorrt_graphs.operators import expand_operators
 from lstfe.config import Config
 
 _NUMPY_TYPES = {

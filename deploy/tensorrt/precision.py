@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy.cuda import Gpu
-from deploy.engine_manifest import EngineError
 from deploy.graphs import Precision
+from deploy.tensorrt.cuda import Gpu
+from deploy.tensorrt.manifest import EngineError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,7 +40,7 @@ def set_precision(trt: Any, config: Any, network: Any, model: ModelProto) -> Non
     """Allow, in TensorRT before 10, a network parsed from a graph what the graph has; `trt` is TensorRT's module."""
     from onnx import TensorProto
 
-    from deploy.graph_types import element_types
+    from deploy.tensorrt_graphs.types import element_types
 
     types: dict[str, int] = element_types(model)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):

@@ -1,7 +1,7 @@
 """What a family of graphs for TensorRT costs: its differences from PyTorch and its AP, measured in ONNX Runtime.
 
 Everything but the engines' own arithmetic shows here: the rewriting, the rounding to half precision, the ranges of
-int8 and fp8. `ap_report` makes the same report of any graphs, so of engines too (`deploy.engine_parity`).
+int8 and fp8. `ap_report` makes the same report of any graphs, so of engines too (`deploy.tensorrt.parity`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import onnx
 
 from deploy.bundle import PARITY_FILE, Bundle
 from deploy.device import Graphs
-from deploy.expanded import ExpandedGraphs, PlainView
 from deploy.graphs import Precision
 from deploy.network import load_network
 from deploy.onnx_backend import OnnxGraphs
 from deploy.parity import ParityError, compare_graphs
+from deploy.tensorrt_graphs.expanded import ExpandedGraphs, PlainView
 from lstfe.data.prepared import load_split
 
 AP_FIGURES: tuple[tuple[Literal["coco", "voc07"], str], ...] = (("coco", "AP"), ("voc07", "AP50"))
