@@ -34,6 +34,7 @@ from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[3]
+FORKED = ROOT / "tests" / "forked.py"
 LENGTHS = {"a": 3, "b": 7, "c": 2, "d": 5, "e": 4, "f": 3}
 
 
@@ -118,12 +119,13 @@ def arguments(model: LSTFENet, config: Config, prepared: Path, tmp_path: Path) -
 def _run(arguments: list[str], num_processes: int = 1) -> int:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     launcher = torchrun if num_processes > 1 else []
+    return _python(*launcher, *arguments)
+
+
+def _python(*arguments: str) -> int:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    fixed = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(1 + num_processes), "CUDA_VISIBLE_DEVICES": ""}
-    environment = {**os.environ, **LAUNCHER_ENVIRONMENT, **fixed}
-    return subprocess.run(
-        [sys.executable, *launcher, *arguments], env=environment, check=False, timeout=240
-    ).returncode
+    environment = {**os.environ, **LAUNCHER_ENVIRONMENT, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, *arguments], env=environment, check=False, timeout=240).returncode
 
 
 def _detect(
@@ -179,12 +181,14 @@ def test_only_videos_that_are_missing_or_damaged_are_detected_again(
 def test_one_two_and_five_processes_write_the_same_bytes(
     arguments: list[str], tmp_path: Path, expected: bytes
 ) -> None:
-    metrics = set()
-    for num_processes in (1, 2, 5):
-        output = tmp_path / str(num_processes)
+    outputs = [tmp_path / number for number in ("1", "2", "5")]
+    for output in outputs:
         output.mkdir()
-        paths = [str(output / "state"), str(output)]
-        assert _run([*arguments[:4], *paths], num_processes) == 0
+    worker, *paths = arguments[:4]
+    each = tmp_path / "{number}"
+    assert _python(str(FORKED), worker, "1,2,5", *paths, str(each / "state"), str(each)) == 0
+    metrics = set()
+    for output in outputs:
         assert (output / "detections.json").read_bytes() == expected
         assert sorted(path.stem for path in (output / "state").iterdir()) == sorted(LENGTHS)
         metrics.add((output / "metrics.json").read_bytes())

@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
+
 from lstfe.data.prepared import load_split
 from lstfe.evaluation.protocols import score
 from lstfe.evaluation.records import save_detections
@@ -18,6 +20,7 @@ from lstfe.evaluation.sharding import detect_in_shards
 from lstfe.model.detector import LSTFENet
 from lstfe.params import load_config
 from lstfe.training.checkpoint import load_weights
+from lstfe.training.distributed import current_world
 
 
 def main(config_path: str, prepared: str, weights: str, state: str, output: str, die_at: str = "0") -> None:
@@ -27,6 +30,7 @@ def main(config_path: str, prepared: str, weights: str, state: str, output: str,
         if done == int(die_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    torch.set_num_threads(1 + current_world().size)  # which must not matter either
     config = load_config(Path(config_path))
     annotations, store = load_split(Path(prepared), "val")
     model = LSTFENet(config.model, num_classes=len(annotations.label_names) + 1, pretrained=False)

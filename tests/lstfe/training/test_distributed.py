@@ -32,6 +32,7 @@ from lstfe.training.distributed import (
 from lstfe.training.loop import TrainedModel
 
 from .trainings import (
+    FORKED,
     WORKER,
     losses_of,
     stop_after,
@@ -130,11 +131,12 @@ def by_processes(
     with fixed_threads(1):
         expected = train_quietly(config, tiny_prepared, folder / "one")
         save_config(config, folder / "config.yaml")
-        script = WORKER.with_name("processes.py")
-        arguments = [folder / "config.yaml", tiny_prepared, folder, "2", "4"]
-        subprocess.run(
-            [sys.executable, script, *map(str, arguments)], env=worker_environment(), check=True, timeout=240
-        )
+        (folder / "2").mkdir()
+        (folder / "4").mkdir()
+        each = folder / "{number}"
+        command = [sys.executable, FORKED, WORKER, "2,4"]
+        command += [folder / "config.yaml", tiny_prepared, each / "checkpoints", each]
+        subprocess.run(list(map(str, command)), env=worker_environment(), check=True, timeout=240)
     return config, expected, folder
 
 

@@ -17,6 +17,7 @@ from lstfe.training.interval import SPEEDS
 from lstfe.training.loop import TrainedModel, train
 
 WORKER = Path(__file__).with_name("worker.py")
+FORKED = Path(__file__).parents[2] / "forked.py"
 
 
 def with_train(config: Config, **changes: object) -> Config:
