@@ -16,11 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from lstfe.config import Config, ModelConfig, SamplingConfig, TrainConfig
 from lstfe.params import save_config
 from lstfe.training.checkpoint import load_checkpoint
 from lstfe.training.distributed import LAUNCHER_ENVIRONMENT
+from lstfe.training.loop import train
 
 HERE = Path(__file__).parent
 CHECKPOINT_EVERY = 3
@@ -126,6 +128,22 @@ def undisturbed(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> tuple
     assert forge.exit_codes() == [0, 0]
     assert trace(folder) == list(range(1, ITERATIONS + 1))
     return (folder / "weights.safetensors").read_bytes(), time.monotonic() - started
+
+
+@pytest.fixture(scope="session")
+def weights_of_one_process(
+    config: Config, tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Tensor]:
+    """The weights of an undisturbed training in this process."""
+    trained = train(
+        config,
+        prepared_dir=tiny_prepared,
+        checkpoint_dir=tmp_path_factory.mktemp("one_process"),
+        log=lambda *_: None,
+        validate=None,
+        progress=False,
+    )
+    return trained.model.state_dict()
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lstfe.config import Config
 from lstfe.training.checkpoint import load_checkpoint
-from lstfe.training.loop import TrainedModel, train
+from lstfe.training.loop import train
 from pipelines.journal import Journal, read_journal
 
 from .conftest import CHECKPOINT_EVERY, ITERATIONS
@@ -86,11 +86,11 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tmpfs | Siz
 def test_a_full_disk_costs_checkpoints_and_nothing_else(
     disk: Tmpfs | SizeLimit,
     config: Config,
+    weights_of_one_process: dict[str, Tensor],
     tiny_prepared: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected = trained(config, tiny_prepared, tmp_path / "elsewhere", Journal(tmp_path / "elsewhere.jsonl"))
     state, kept = tmp_path / "state", dict[int, list[int]]()
     journal = Journal(state / "history.jsonl")
 
@@ -112,9 +112,8 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
             progress=False,
         )
 
-    assert [
-        name for name, tensor in weights(expected).items() if not tensor.equal(weights(found)[name])
-    ] == []
+    weights = found.model.state_dict()
+    assert [name for name, tensor in weights_of_one_process.items() if not tensor.equal(weights[name])] == []
     assert kept[FULL_UNTIL] == [3, 6], "sound, and as old as the disk allows"
     assert kept[ITERATIONS] == [18, 21]
     assert found.history[-1]["failed_checkpoints"] == len(LOST) == 3
@@ -122,18 +121,3 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     assert len(warnings) == 3
     assert [entry["iteration"] for entry in read_journal(journal.path)] == list(range(1, ITERATIONS + 1))
     assert sum("metrics wait in memory" in message for message in caplog.messages) == 1
-
-
-def trained(config: Config, prepared_dir: Path, checkpoint_dir: Path, journal: Journal) -> TrainedModel:
-    return train(
-        config,
-        prepared_dir=prepared_dir,
-        checkpoint_dir=checkpoint_dir,
-        log=journal.append,
-        validate=None,
-        progress=False,
-    )
-
-
-def weights(found: TrainedModel) -> dict[str, Tensor]:
-    return found.model.state_dict()

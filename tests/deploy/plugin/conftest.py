@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from deploy.plugin.library import HOST_SOURCES, KERNEL_SOURCES, SOURCE_DIR, compile_sources, open_library
 
@@ -41,12 +41,13 @@ def build(request: pytest.FixtureRequest, gxx: str) -> Build:
         key = state.copy()
         key.update("\0".join(command).encode())
         output = folder / f"{name}-{key.hexdigest()[:16]}.so"
-        if not output.exists():
-            part = output.with_suffix(f".{os.getpid()}")  # another process may be at it, too
-            compile_sources([*command, "-o", str(part)])
-            part.replace(output)
-            for outdated in set(folder.glob(f"{name}-*.so")) - {output}:
-                outdated.unlink(missing_ok=True)
+        with FileLock(folder / f"{name}.lock"):  # another process may be at it
+            if not output.exists():
+                part = output.with_suffix(".part")
+                compile_sources([*command, "-o", str(part)])
+                part.replace(output)
+                for outdated in set(folder.glob(f"{name}-*.so")) - {output}:
+                    outdated.unlink()
         return output
 
     return build_once
