@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from websockets.sync.client import ClientConnection, connect
 
 from lstfe.config import (
@@ -43,6 +46,37 @@ TINY_RENDER = RenderConfig(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: processes that share the files then end about together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    number = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -number[item.path]))
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Return a maker of files and folders that all processes of a run share, so read only.
+
+    make_once(name, make) calls make(path) in the process that asks first; the others wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()  # of a process of pytest-xdist: a folder in that of the whole run
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / name).exists():
+                with tempfile.TemporaryDirectory(dir=shared) as unfinished:
+                    make(Path(unfinished, name))
+                    Path(unfinished, name).rename(shared / name)
+        return shared / name
+
+    return once
+
+
 @pytest.fixture(scope="session")
 def on_the_cpu() -> Iterator[None]:
     """Bits are promised on the CPU only: machines with a GPU test the same thing."""
@@ -54,19 +88,15 @@ def on_the_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_raw(make_once: MakeOnce) -> Path:
     """A raw data set, shared, so read only: 2 train, 1 val, 1 test videos of 16 frames, 64x96 pixels."""
-    destination = tmp_path_factory.mktemp("data") / "raw"
-    render_data_set(TINY_RENDER, destination)
-    return destination
+    return make_once("raw", lambda folder: render_data_set(TINY_RENDER, folder))
 
 
 @pytest.fixture(scope="session")
-def tiny_prepared(tiny_raw: Path) -> Path:
+def tiny_prepared(tiny_raw: Path, make_once: MakeOnce) -> Path:
     """The same data set, prepared; shared, so read only."""
-    destination = tiny_raw.with_name("prepared")
-    prepare_data_set(tiny_raw, destination, PrepareConfig())
-    return destination
+    return make_once("prepared", lambda folder: prepare_data_set(tiny_raw, folder, PrepareConfig()))
 
 
 TINY_MODEL = ModelConfig(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from deploy.bundle import WEIGHTS_FILE, write_bundle
-from deploy.export_onnx import export_graph, export_graphs
+from deploy.bundle import WEIGHTS_FILE, open_bundle, write_bundle
+from deploy.export_onnx import build_graph, export_graph, export_graphs
 from deploy.graphs import graphs_of
+from deploy.network import load_network
 from lstfe.config import Config, InferenceConfig, ModelConfig
 from lstfe.data.coco_video import (
     AnnotationEntry,
@@ -30,6 +32,8 @@ from lstfe.model.detector import LSTFENet
 from lstfe.model.methods import resolve_method
 from lstfe.training.checkpoint import save_weights
 from lstfe.types import ByteArray
+
+from ..conftest import MakeOnce
 
 LABEL_NAMES = ("drone", "bird")
 IMAGE_SIZE = (64, 96)
@@ -64,45 +68,62 @@ def build_method(
 
 @pytest.fixture(scope="session")
 def export(
-    build_method: Callable[..., tuple[LSTFENet, Config]], tmp_path_factory: pytest.TempPathFactory
+    build_method: Callable[..., tuple[LSTFENet, Config]], make_once: MakeOnce
 ) -> Callable[[str], Exported]:
-    """Return an exporter that writes the graphs of lstfe, or of faster_rcnn, once for all tests."""
+    """Return an exporter of the graphs of lstfe, or of faster_rcnn, once for all tests, which may read them only."""
 
     @functools.cache
     def build(method: str = "lstfe") -> Exported:
         model, config = build_method(method)
-        directory = tmp_path_factory.mktemp(f"exported-{method}")
         if method == "lstfe":
-            export_graphs(model, config, directory)
+            directory = make_once("exported-lstfe", lambda folder: export_graphs(model, config, folder))
             return Exported(model, config, directory)
         # With the same weights all graphs but one are lstfe's; exporting takes seconds.
         whole = build("lstfe")
         model.load_state_dict({name: whole.model.state_dict()[name] for name in model.state_dict()})
-        for graph in graphs_of(config):
-            if graph.name == "relation":
-                export_graph(graph.name, model, config, directory)
-            else:
-                shutil.copy(whole.directory / f"{graph.name}.onnx", directory)
-        return Exported(model, config, directory)
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            for graph in graphs_of(config):
+                if graph.name == "relation":
+                    export_graph(graph.name, model, config, folder)
+                else:
+                    shutil.copy(whole.directory / f"{graph.name}.onnx", folder)
+
+        return Exported(model, config, make_once(f"exported-{method}", write))
 
     return build
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(export: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_dir(export: Callable[[str], Exported], make_once: MakeOnce) -> Path:
     """Return a bundle that tests may read, not change."""
-    exported = export("lstfe")
-    directory = tmp_path_factory.mktemp("bundle")
-    save_weights(exported.model, directory / WEIGHTS_FILE)
-    write_bundle(
-        directory / "deployed",
-        config=exported.config,
-        label_names=LABEL_NAMES,
-        weights=directory / WEIGHTS_FILE,
-        graphs_dir=exported.directory,
-        created_from="0123abc",
-    )
-    return directory / "deployed"
+
+    def write(folder: Path) -> None:
+        exported = export("lstfe")
+        weights = folder.with_name(WEIGHTS_FILE)
+        save_weights(exported.model, weights)
+        write_bundle(
+            folder,
+            config=exported.config,
+            label_names=LABEL_NAMES,
+            weights=weights,
+            graphs_dir=exported.directory,
+            created_from="0123abc",
+        )
+
+    return make_once("deployed", write)
+
+
+@pytest.fixture(scope="session")
+def build_commuted(bundle_dir: Path, make_once: MakeOnce) -> Callable[..., onnx.ModelProto]:
+    """Return a `build_graph` for the bundle's graphs of the form `commuted`: tracing one takes seconds."""
+    bundle = open_bundle(bundle_dir)
+
+    def write(name: str, path: Path) -> None:
+        onnx.save(build_graph(name, load_network(bundle), bundle.config, "commuted"), path)
+
+    return lambda name, *_: onnx.load(make_once(f"commuted-{name}.onnx", functools.partial(write, name)))
 
 
 def moving_frames(

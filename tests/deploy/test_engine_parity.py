@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import deploy.tensorrt.parity
+import deploy.tensorrt_graphs.family
 from deploy.bundle import Bundle, open_bundle
 from deploy.graphs import Precision
 from deploy.tensorrt.parity import _faults, parity_rows, verify_engines
@@ -48,8 +51,13 @@ def test_a_data_set_of_other_categories_is_refused_before_anything_is_built(
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_graphs_for_lower_precisions_are_judged_by_their_ap(
-    bundle: Bundle, prepared: Path, precision: Precision
+    bundle: Bundle,
+    prepared: Path,
+    build_commuted: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
 ) -> None:
+    monkeypatch.setattr(deploy.tensorrt_graphs.family, "build_graph", build_commuted)
     found = verify_engines(
         bundle, prepared, backend="onnx", precision=precision, num_frames=NUM_PREPARED_FRAMES
     )

@@ -52,12 +52,16 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def family(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def family(
+    bundle_dir: Path, build_commuted: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The graphs for TensorRT, float32, written once."""
     destination = tmp_path_factory.mktemp("family")
-    deploy.tensorrt_graphs.family.write_tensorrt_graphs(
-        open_bundle(bundle_dir), destination, precision="fp32", opset=20
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy.tensorrt_graphs.family, "build_graph", build_commuted)
+        deploy.tensorrt_graphs.family.write_tensorrt_graphs(
+            open_bundle(bundle_dir), destination, precision="fp32", opset=20
+        )
     return destination
 
 

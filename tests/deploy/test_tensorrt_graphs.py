@@ -40,24 +40,20 @@ def bundle(bundle_dir: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def write_family(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Family]]:
-    """Return a writer of families that traces each graph only once: tracing takes seconds."""
-    traced = functools.cache(lambda name: build_graph(name, load_network(bundle), bundle.config, "commuted"))
-
-    def build_once(name: str, *_: Any) -> onnx.ModelProto:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(traced(name))
-        return copy
+def write_family(
+    bundle: Bundle, build_commuted: Callable[..., onnx.ModelProto], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Family]:
+    """Return a writer of families, each written once."""
 
     @functools.cache
     def write(precision: Any, opset: int) -> Family:
         folder = tmp_path_factory.mktemp(f"{precision}-{opset}")
-        paths = write_tensorrt_graphs(bundle, folder, precision=precision, opset=opset)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deploy.tensorrt_graphs.family, "build_graph", build_commuted)
+            paths = write_tensorrt_graphs(bundle, folder, precision=precision, opset=opset)
         return {path.stem: onnx.load(path) for path in paths}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deploy.tensorrt_graphs.family, "build_graph", build_once)
-        yield write
+    return write
 
 
 def differences(family: Family, bundle: Bundle, image_size: tuple[int, int]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import MakeOnce
+
 ROOT = Path(__file__).parents[2]
 _SETTINGS = ("DVC_", "LSTFE_", "MLFLOW_", "PREFECT_")
 
@@ -56,13 +58,16 @@ stages:
 
 
 @pytest.fixture(scope="session")
-def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mlflow_template(make_once: MakeOnce) -> Path:
     """A migrated, empty MLflow store: making one takes seconds, copying it does not."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments()"
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
-    return path
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{folder}/mlflow.db').search_experiments()"
+        environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+
+    return make_once("mlflow", write) / "mlflow.db"
 
 
 @pytest.fixture
