@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11 to 3.13 and make; they make their own environment in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-operations check faults doctor compare gpu-check clean
+.PHONY: help demo test test-quick test-operations check faults doctor compare gpu-check clean
 
 # The first python that is new enough; `make PYTHON=/path/to/python3.12 demo` takes another.
 NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -13,12 +13,11 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo      raw video to deployed detections, on the embedded data set"
 	@echo "make compare   the same budget for the single-frame comparator, and both in one table"
-	@echo "make test      the test suite"
-	@echo "make test-rest the other tests: killed trainings, the service"
-	@echo "make test-all  both in one run, as CI does"
+	@echo "make test      the test suite, killed trainings and the service included"
+	@echo "make test-quick  without these two"
 	@echo "make test-operations  real servers: a month of retraining in minutes, and kills of each of them"
 	@echo "make check     ruff, mypy, codespell"
-	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test-rest tries a few"
+	@echo "make faults    kill a training at 20 random moments of each kind (minutes); make test tries a few"
 	@echo "make doctor    what this machine has, and what each missing part would give"
 	@echo "make gpu-check the plugin's kernels and whole streams on this machine's GPU: right, and how fast"
 	@echo "make clean     remove the environment and caches; data, models and runs stay"
@@ -26,21 +25,16 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python -m pipelines.cli demo
 
-# What takes minutes by itself is a target of its own; .ci/run runs all but the operations, which need a quiet machine.
-REST := tests/faults tests/deploy/service
-OPERATIONS := tests/operations
-# Two processes, a thread each. What takes seconds to make, one of them makes for both (make_once in tests/conftest.py):
-# one run of all tests is therefore shorter than two of their parts.
+# Two processes, a thread each. What takes seconds to make, one of them makes for both (make_once in tests/conftest.py).
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# These need a quiet machine.
+OPERATIONS := tests/operations
 
 test: $(INSTALLED)
-	$(PYTEST) $(REST:%=--ignore=%) $(OPERATIONS:%=--ignore=%)
+	$(PYTEST) --ignore=$(OPERATIONS)
 
-test-rest: $(INSTALLED)
-	$(PYTEST) $(REST)
-
-test-all: $(INSTALLED)
-	$(PYTEST) $(OPERATIONS:%=--ignore=%)
+test-quick: $(INSTALLED)
+	$(PYTEST) --ignore=$(OPERATIONS) --ignore=tests/faults --ignore=tests/deploy/service
 
 test-operations: $(INSTALLED)
 	$(BIN)/python -m pytest $(OPERATIONS)
