@@ -21,7 +21,7 @@ from deploy.tensorrt_graphs.parity import ap_faults, ap_table, check_family
 from deploy.tensorrt_graphs.quantization import quantize_graphs
 from lstfe.data.faults import AnnotationError
 
-from .conftest import NUM_PREPARED_FRAMES
+from ..conftest import NUM_PREPARED_FRAMES
 
 
 @pytest.fixture(scope="module")

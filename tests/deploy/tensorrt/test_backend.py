@@ -3,88 +3,31 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-import deploy.tensorrt_graphs.family
 from deploy.bundle import Bundle, open_bundle
-from deploy.files import FileStamp, stamp_of
 from deploy.graph_times import time_graphs
 from deploy.runtime import StreamRuntime
 from deploy.tensorrt.backend import TensorRTDevice
-from deploy.tensorrt.build import build_engines
 from deploy.tensorrt.cuda import CudaError, LaunchGraph
 from deploy.tensorrt.engines import open_engines
-from deploy.tensorrt.manifest import ENGINE_FILE, PLUGIN_FILE, EngineError, read_engine_manifest
+from deploy.tensorrt.manifest import EngineError, read_engine_manifest
 from deploy.tensorrt.on_host import EngineGraphs
 from lstfe.types import ByteArray, FrameDetections
 
-_spec = importlib.util.spec_from_file_location("engines", Path(__file__).with_name("engines.py"))
-assert _spec is not None
-assert _spec.loader is not None
-engines = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(engines)
+from .conftest import Built, build, engines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NUM_FRAMES = 9
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A bundle with engines, and the stand-in for the GPU that they were built on."""
-
-    bundle: Bundle
-    engines_dir: Path
-    driver: Any
-
-
-@pytest.fixture(scope="module")
-def family(
-    bundle_dir: Path, build_commuted: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The graphs for TensorRT, float32, written once."""
-    destination = tmp_path_factory.mktemp("family")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deploy.tensorrt_graphs.family, "build_graph", build_commuted)
-        deploy.tensorrt_graphs.family.write_tensorrt_graphs(
-            open_bundle(bundle_dir), destination, precision="fp32", opset=20
-        )
-    return destination
-
-
-@pytest.fixture
-def copied(bundle_dir: Path, family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """A bundle that may be changed; graphs for its engines are copied, not exported."""
-    monkeypatch.setattr(
-        deploy.tensorrt_graphs.family, "write_tensorrt_graphs", engines.copying_writer(family)
-    )
-    shutil.copytree(bundle_dir, tmp_path / "bundle")
-    return open_bundle(tmp_path / "bundle")
-
-
-def build(bundle: Bundle, driver: ModuleType, **options: Any) -> Built:
-    plugin = engines.write_plugin(bundle.directory.parent / "plugin.so")
-    options = {"precision": "fp32", "frame_sizes": [(64, 96)], "plugin": plugin} | options
-    return Built(open_bundle(bundle.directory), build_engines(bundle, **options), driver)
-
-
-@pytest.fixture
-def built(copied: Bundle) -> Iterator[Built]:
-    with engines.stand_ins() as driver:
-        yield build(copied, driver)
 
 
 def detect_all(detector: Any, frames: Sequence[ByteArray]) -> list[FrameDetections]:
@@ -158,19 +101,6 @@ def test_every_graph_of_a_frame_is_recorded(
     assert recorded == dict.fromkeys(graphs, True)
 
 
-def test_a_driver_that_is_too_old_is_one_line(
-    built: Built, copied: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LSTFE_FAKE_OLD_DRIVER", "1")
-    expected = (
-        r"^TensorRT 10\.13\.2\.6 does not start on this machine: CUDA initialization failure .* 35; is the"
-    )
-    with pytest.raises(EngineError, match=expected):
-        build(copied, built.driver)
-    with pytest.raises(EngineError, match=expected):
-        built.bundle.detector("tensorrt")
-
-
 def test_the_time_of_each_engine_is_that_of_its_work(built: Built, make_frames: Callable[..., Any]) -> None:
     detector = built.bundle.detector("tensorrt")
     found = {graph.name: graph.runs_per_frame for graph in time_graphs(detector, make_frames(20), warm_up=12)}
@@ -241,73 +171,6 @@ def test_graphs_of_engines_give_what_the_plain_graphs_give(
 # ------------------------------------------------------------------------------------ what cannot be run
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"tensorrt": "10.3.0"}, r"built for TensorRT 10\.3\.0, here 10\.13\.2\.6"),
-        ({"gpu": "NVIDIA H200", "compute_capability": "8.9"}, r"GPU NVIDIA H200, here Host GPU; compute cap"),
-        ({"model_version": "older"}, r"bundle's model version older, here [0-9a-f]{12}"),
-        ({"graphs_sha256": "0" * 64}, r"bundle's graphs 000000000000, here"),
-    ],
-)
-def test_engines_for_something_else_are_refused_with_what_differs(
-    built: Built, changes: dict[str, str], expected: str
-) -> None:
-    path = built.engines_dir / ENGINE_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(EngineError, match=f"no engines for this machine.*{expected}.*lstfe engine build"):
-        built.bundle.detector("tensorrt")
-
-
-def test_an_engine_that_was_cut_short_is_refused_before_it_is_loaded(built: Built) -> None:
-    path = built.engines_dir / "backbone.plan"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(
-        EngineError, match=r"backbone\.plan: the engine changed since it was built \(100 bytes"
-    ):
-        built.bundle.detector("tensorrt")
-
-
-def test_an_engine_that_tensorrt_refuses_is_named_with_its_reason(built: Built) -> None:
-    path = built.engines_dir / "roi.plan"
-    path.write_bytes(path.read_bytes()[:-1])
-    restamp(built.engines_dir, "roi.plan", stamp_of(path))
-    with pytest.raises(EngineError, match=r"roi\.plan: TensorRT 10\.13\.2\.6 refuses it: .*corrupt plan"):
-        built.bundle.detector("tensorrt")
-
-
-def restamp(directory: Path, name: str, stamp: FileStamp) -> None:
-    path = directory / ENGINE_FILE
-    values = json.loads(path.read_text())
-    values["files"][name] = {"size": stamp.size, "sha256": stamp.sha256}
-    path.write_text(json.dumps(values))
-
-
-def test_a_missing_and_a_changed_plugin_are_named(built: Built) -> None:
-    plugin = built.engines_dir / PLUGIN_FILE
-    plugin.write_text("something else")
-    with pytest.raises(EngineError, match=r"the plugin library changed since it was built"):
-        built.bundle.detector("tensorrt")
-    plugin.unlink()
-    with pytest.raises(EngineError, match=r"liblstfe_plugin\.so: the plugin library is missing"):
-        built.bundle.detector("tensorrt")
-
-
-def test_a_bundle_without_engines_says_how_to_build_them(copied: Bundle) -> None:
-    with engines.stand_ins(), pytest.raises(EngineError, match=r"no engines in it; .* `lstfe engine build"):
-        copied.detector("tensorrt")
-
-
-def test_without_tensorrt_and_without_a_gpu_the_error_says_so(copied: Bundle) -> None:
-    if importlib.util.find_spec("tensorrt") is None:
-        with pytest.raises(EngineError, match=r"needs TensorRT 8\.5 or newer .* `pip install tensorrt`"):
-            copied.detector("tensorrt")
-    with engines.stand_ins() as driver:
-        driver.gpu.count = 0
-        with pytest.raises(CudaError, match=r"no usable GPU: .*no CUDA-capable device"):
-            copied.detector("tensorrt")
-
-
 def test_frames_outside_the_profile_are_refused_and_other_streams_go_on(
     built: Built, make_frames: Callable[..., Any]
 ) -> None:
@@ -366,47 +229,6 @@ def test_engines_leave_the_bundle_as_it_was_and_say_what_they_are(built: Built) 
     assert manifest.frame_sizes == ((64, 96),)
     assert {name for name in manifest.files if name.endswith(".plan")} >= {"support.plan", "resample.plan"}
     assert open_bundle(built.bundle.directory).manifest == built.bundle.manifest
-
-
-def test_a_build_that_fails_leaves_the_engines_that_were_there(copied: Bundle, tmp_path: Path) -> None:
-    with engines.stand_ins() as driver:
-        directory = build(copied, driver).engines_dir
-    before = read_engine_manifest(directory)
-    incomplete = engines.write_plugin(tmp_path / "incomplete.so", "LstfeDeformConv2d")
-    with (
-        engines.stand_ins() as driver,
-        pytest.raises(
-            EngineError, match=r"has no operator LstfeSampledSum, .* for TensorRT 10\.13\.2\.6; build"
-        ),
-    ):
-        build(copied, driver, plugin=incomplete)
-    assert read_engine_manifest(directory) == before
-    assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == [directory.name]
-
-
-def test_a_machine_that_cannot_compile_the_plugin_says_what_it_lacks(
-    copied: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("TENSORRT_ROOT", raising=False)
-    monkeypatch.setattr("deploy.plugin.build.find_nvcc", lambda: None)
-    with (
-        engines.stand_ins() as driver,
-        pytest.raises(EngineError, match=r"no nvcc .*, no cmake, no TensorRT's headers .* --plugin PATH"),
-    ):
-        build(copied, driver, plugin=None)
-
-
-def test_a_graph_that_tensorrt_does_not_read_is_named(
-    copied: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    partial = engines.write_plugin(tmp_path / "two.so", "LstfeDeformConv2d LstfeSampledSum")
-    monkeypatch.setattr("deploy.tensorrt.library.PLUGIN_OPERATORS", ())  # so that the plugin is taken
-    with (
-        engines.stand_ins() as driver,
-        pytest.raises(EngineError, match=r"graph decode: TensorRT .* No importer .* LstfeSuppression"),
-    ):
-        build(copied, driver, plugin=partial)
 
 
 def test_detecting_with_engines_never_imports_torch_or_orchestration(

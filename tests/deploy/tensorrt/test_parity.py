@@ -15,7 +15,7 @@ from deploy.graphs import Precision
 from deploy.tensorrt.parity import _faults, parity_rows, verify_engines
 from lstfe.data.faults import AnnotationError
 
-from .conftest import NUM_PREPARED_FRAMES
+from ..conftest import NUM_PREPARED_FRAMES
 
 
 @pytest.fixture
