@@ -47,10 +47,15 @@ TINY_RENDER = RenderConfig(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: processes that share the files then end about together."""
+    """Begin with the files that take longest: processes that share the files then end about together.
+
+    Those that start Prefect in the process come last: its threads register work for the end of Python, which fails in
+    processes forked later (Prefect 3), so that the workers of a training's loader end with an error.
+    """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     number = Counter(item.path for item in items)
-    items.sort(key=lambda item: (-slow[item.path], -number[item.path]))
+    with_prefect = {item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path in with_prefect, -slow[item.path], -number[item.path]))
 
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
