@@ -10,7 +10,7 @@ namespace lstfe
 {
 
 constexpr int32_t kCLASS_THREADS = 512;
-constexpr int32_t kSHARES = kCLASS_THREADS / kWORD;  //!< Threads that look for the overlaps of one box in a word.
+constexpr int32_t kSHARES = kCLASS_THREADS / kWORD; //!< Threads that look for the overlaps of one box in a word.
 constexpr int32_t kSHARE_BOXES = kWORD / kSHARES;
 
 //! The boxes that take part, in order; each class has room for all of its own.

@@ -206,4 +206,15 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, s
 
 #endif // LSTFE_CUDA_ON_HOST
 
+namespace lstfe
+{
+
+//! The LstfeStatus that says what a launch ended with.
+inline int32_t statusOf(cudaError_t error)
+{
+    return error == cudaSuccess ? LSTFE_OK : LSTFE_CUDA_ERROR + static_cast<int32_t>(error);
+}
+
+} // namespace lstfe
+
 #endif // LSTFE_DEVICE_CUH

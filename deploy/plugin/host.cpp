@@ -87,11 +87,7 @@ int32_t lstfe_output_width(LstfeSampling const* sampling)
 int32_t lstfe_deform_conv2d_host(LstfeDeformConvParams const* params, float const* features, float const* offsets,
     float const* mask, float const* weight, float const* bias, float* output)
 {
-    if (params == nullptr || features == nullptr || offsets == nullptr || weight == nullptr || output == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, features, offsets, weight, output);
     if (status != LSTFE_OK || params->type != LSTFE_FLOAT32 || params->layout != LSTFE_NCHW)
     {
         return status != LSTFE_OK ? status : LSTFE_NOT_SUPPORTED;
@@ -107,11 +103,7 @@ int32_t lstfe_deform_conv2d_host(LstfeDeformConvParams const* params, float cons
 int32_t lstfe_sampled_sum_host(LstfeSampledSumParams const* params, float const* maps, float const* offsets,
     float const* mask, float const* bias, float* output)
 {
-    if (params == nullptr || maps == nullptr || offsets == nullptr || output == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, maps, offsets, output);
     if (status != LSTFE_OK || params->type != LSTFE_FLOAT32 || params->layout != LSTFE_NCHW)
     {
         return status != LSTFE_OK ? status : LSTFE_NOT_SUPPORTED;

@@ -9,11 +9,6 @@ namespace lstfe
 namespace
 {
 
-int32_t statusOf(cudaError_t error)
-{
-    return error == cudaSuccess ? LSTFE_OK : LSTFE_CUDA_ERROR + static_cast<int32_t>(error);
-}
-
 template <typename T>
 bool areAligned(DeformConvTensors<T> const& t)
 {
@@ -115,7 +110,7 @@ using namespace lstfe;
 
 size_t lstfe_deform_conv2d_workspace(LstfeDeformConvParams const* params)
 {
-    if (params == nullptr || check(*params) != LSTFE_OK || params->algorithm == LSTFE_SIMPLE || !fitsTiles(*params))
+    if (checkCall(params) != LSTFE_OK || params->algorithm == LSTFE_SIMPLE || !fitsTiles(*params))
     {
         return 0;
     }
@@ -134,11 +129,7 @@ int32_t lstfe_deform_conv2d(LstfeDeformConvParams const* params, void const* fea
     float const* mask, void const* weight, float const* bias, void* output, void* workspace, size_t workspaceBytes,
     void* stream)
 {
-    if (params == nullptr || features == nullptr || offsets == nullptr || weight == nullptr || output == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, features, offsets, weight, output);
     if (status != LSTFE_OK)
     {
         return status;
@@ -161,11 +152,7 @@ int32_t lstfe_deform_conv2d(LstfeDeformConvParams const* params, void const* fea
 int32_t lstfe_sampled_sum(LstfeSampledSumParams const* params, void const* maps, float const* offsets,
     float const* mask, float const* bias, void* output, void* stream)
 {
-    if (params == nullptr || maps == nullptr || offsets == nullptr || output == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, maps, offsets, output);
     if (status != LSTFE_OK)
     {
         return status;

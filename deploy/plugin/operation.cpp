@@ -38,6 +38,12 @@ bool Operation::agree(char const* what, Dims const& found, std::initializer_list
     return true;
 }
 
+bool Operation::isPlain(nvinfer1::PluginTensorDesc const& tensor, bool isInteger)
+{
+    return tensor.format == nvinfer1::TensorFormat::kLINEAR
+        && tensor.type == (isInteger ? nvinfer1::DataType::kINT32 : nvinfer1::DataType::kFLOAT);
+}
+
 int32_t Operation::run(Descriptions const& tensors, Memory const& memory, void* stream) const
 {
     if (!areSizesSound(tensors))

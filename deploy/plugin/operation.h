@@ -78,6 +78,9 @@ protected:
     //! Whether a tensor has these dimensions; the log says so otherwise.
     bool agree(char const* what, nvinfer1::Dims const& found, std::initializer_list<int64_t> expected) const;
 
+    //! Whether a tensor is linear, and int32 or float32: all that operators on boxes take.
+    static bool isPlain(nvinfer1::PluginTensorDesc const& tensor, bool isInteger);
+
 private:
     friend class OperationMaker;
 

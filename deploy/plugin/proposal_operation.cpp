@@ -53,9 +53,7 @@ bool ProposalOperation::outputDims(nvinfer1::DimsExprs const* inputs, int32_t nu
 
 bool ProposalOperation::isSupported(int32_t position, PluginTensorDesc const&, PluginTensorDesc const& tensor) const
 {
-    bool const isInteger = position == kIMAGE_SIZE || position == numInputs() + kVALID;
-    return tensor.format == nvinfer1::TensorFormat::kLINEAR
-        && tensor.type == (isInteger ? DataType::kINT32 : DataType::kFLOAT);
+    return isPlain(tensor, position == kIMAGE_SIZE || position == numInputs() + kVALID);
 }
 
 LstfeProposalParams ProposalOperation::params(PluginTensorDesc const* inputs) const

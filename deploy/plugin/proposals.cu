@@ -71,7 +71,7 @@ using namespace lstfe;
 
 size_t lstfe_proposals_workspace(LstfeProposalParams const* params)
 {
-    if (params == nullptr || check(*params) != LSTFE_OK)
+    if (checkCall(params) != LSTFE_OK)
     {
         return 0;
     }
@@ -84,12 +84,7 @@ int32_t lstfe_proposals(LstfeProposalParams const* params, float const* objectne
     float const* cellAnchors, int32_t const* imageSize, float* boxes, int32_t* valid, void* workspace,
     size_t workspaceBytes, void* stream)
 {
-    if (params == nullptr || objectness == nullptr || boxDeltas == nullptr || cellAnchors == nullptr
-        || imageSize == nullptr || boxes == nullptr || valid == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, objectness, boxDeltas, cellAnchors, imageSize, boxes, valid);
     if (status != LSTFE_OK)
     {
         return status;
@@ -101,5 +96,5 @@ int32_t lstfe_proposals(LstfeProposalParams const* params, float const* objectne
     Pieces pieces(workspace);
     cudaError_t const error = runProposals(*params, ProposalInputs{objectness, boxDeltas, cellAnchors, imageSize},
         ProposalOutputs{boxes, valid}, memoryOf(*params, pieces), stream);
-    return error == cudaSuccess ? LSTFE_OK : LSTFE_CUDA_ERROR + static_cast<int32_t>(error);
+    return statusOf(error);
 }

@@ -73,12 +73,7 @@ using namespace lstfe;
 int32_t lstfe_proposals_host(LstfeProposalParams const* params, float const* objectness, float const* boxDeltas,
     float const* cellAnchors, int32_t const* imageSize, float* boxes, int32_t* valid)
 {
-    if (params == nullptr || objectness == nullptr || boxDeltas == nullptr || cellAnchors == nullptr
-        || imageSize == nullptr || boxes == nullptr || valid == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, objectness, boxDeltas, cellAnchors, imageSize, boxes, valid);
     if (status != LSTFE_OK)
     {
         return status;

@@ -24,7 +24,7 @@ using namespace lstfe;
 
 size_t lstfe_suppression_workspace(LstfeSuppressionParams const* params)
 {
-    if (params == nullptr || check(*params) != LSTFE_OK)
+    if (checkCall(params) != LSTFE_OK)
     {
         return 0;
     }
@@ -36,11 +36,7 @@ size_t lstfe_suppression_workspace(LstfeSuppressionParams const* params)
 int32_t lstfe_suppression(LstfeSuppressionParams const* params, float const* boxes, float const* scores,
     int32_t* marks, void* workspace, size_t workspaceBytes, void* stream)
 {
-    if (params == nullptr || boxes == nullptr || scores == nullptr || marks == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, boxes, scores, marks);
     if (status != LSTFE_OK)
     {
         return status;
@@ -52,5 +48,5 @@ int32_t lstfe_suppression(LstfeSuppressionParams const* params, float const* box
     Pieces pieces(workspace);
     cudaError_t const error = launch(suppressClass, dim3(static_cast<uint32_t>(params->classes)), kCLASS_THREADS,
         sizeof(ClassShared), stream, *params, SuppressionTensors{boxes, scores, marks}, memoryOf(*params, pieces));
-    return error == cudaSuccess ? LSTFE_OK : LSTFE_CUDA_ERROR + static_cast<int32_t>(error);
+    return statusOf(error);
 }

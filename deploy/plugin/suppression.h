@@ -12,9 +12,9 @@ constexpr int32_t kMAX_KEPT = 1 << 26;
 
 struct SuppressionTensors
 {
-    float const* boxes;  //!< C x N x 4
-    float const* scores; //!< C x N
-    int32_t* marks;      //!< C x N
+    float const* boxes;  //!< J x N x 4
+    float const* scores; //!< J x N
+    int32_t* marks;      //!< J x N
 };
 
 LSTFE_HD bool hasNan(Box const& box)

@@ -72,11 +72,7 @@ using namespace lstfe;
 int32_t lstfe_suppression_host(
     LstfeSuppressionParams const* params, float const* boxes, float const* scores, int32_t* marks)
 {
-    if (params == nullptr || boxes == nullptr || scores == nullptr || marks == nullptr)
-    {
-        return LSTFE_NULL_POINTER;
-    }
-    int32_t const status = check(*params);
+    int32_t const status = checkCall(params, boxes, scores, marks);
     if (status != LSTFE_OK)
     {
         return status;

@@ -44,8 +44,7 @@ bool SuppressionOperation::outputDims(nvinfer1::DimsExprs const* inputs, int32_t
 
 bool SuppressionOperation::isSupported(int32_t position, PluginTensorDesc const&, PluginTensorDesc const& tensor) const
 {
-    return tensor.format == nvinfer1::TensorFormat::kLINEAR
-        && tensor.type == (position == numInputs() ? DataType::kINT32 : DataType::kFLOAT);
+    return isPlain(tensor, position == numInputs());
 }
 
 LstfeSuppressionParams SuppressionOperation::params(PluginTensorDesc const* inputs) const
