@@ -229,10 +229,8 @@ def running(kind: type[_Kind], root: Path, *, code: Path) -> Iterator[_Kind]:
             down(root)
 
 
-@pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    """The small project with its servers up and its flow registered; all is ended afterwards."""
-    root = tmp_path_factory.mktemp("operated").resolve()
+def write_project(root: Path) -> None:
+    """Write the small project into an empty folder, with git and DVC."""
     for name, text in {
         "stage.py": STAGE,
         "flow.py": FLOW,
@@ -247,5 +245,12 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     for name in (".dvcignore", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    """The small project with its servers up and its flow registered; all is ended afterwards."""
+    root = tmp_path_factory.mktemp("operated").resolve()
+    write_project(root)
     with running(Operated, root, code=ROOT) as project:
         yield project

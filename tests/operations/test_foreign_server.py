@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -16,28 +15,14 @@ from pipelines.servers.programs import OpsSettings, prefect_server
 from pipelines.servers.schedule import register
 from pipelines.servers.state import answers
 
-from .conftest import DVC, FLOW, PREFECT, ROOT, STAGE, Operated, clean_environment, free_ports, wait_for
+from .conftest import ROOT, Operated, clean_environment, free_ports, wait_for, write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_flow_run_that_is_stopped_with_its_worker_waits_for_the_next_one(tmp_path: Path) -> None:
     root = tmp_path.resolve()
-    files = {
-        "stage.py": STAGE,
-        "flow.py": FLOW,
-        "dvc.yaml": DVC,
-        "prefect.yaml": PREFECT,
-        "input.txt": "nothing",
-    }
-    for name, text in files.items():
-        (root / name).write_text(text)
-    shutil.copytree(
-        ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local")
-    )
-    for name in (".dvcignore", "pyproject.toml"):
-        shutil.copy(ROOT / name, root)
-    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+    write_project(root)
     port, mlflow, worker = free_ports(3)
     with clean_environment(root) as patch, (root / "server.log").open("wb") as log:
         patch.setenv("PYTHONPATH", str(ROOT))

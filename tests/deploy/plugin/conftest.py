@@ -9,9 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
+from torch import Tensor
 
-from deploy.plugin.library import HOST_SOURCES, KERNEL_SOURCES, SOURCE_DIR, compile_sources, open_library
+from deploy.plugin.calls import PreparedCall
+from deploy.plugin.library import (
+    HOST_SOURCES,
+    KERNEL_SOURCES,
+    SMALL_WORKSPACE,
+    SOURCE_DIR,
+    PluginError,
+    compile_sources,
+    open_library,
+)
 
 HERE = Path(__file__).parent
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow")
@@ -68,3 +79,24 @@ def emulated_library(build: Build) -> ctypes.CDLL:
     for source in KERNEL_SOURCES:
         arguments += ["-x", "c++", source]
     return open_library(build(arguments, "emulated"))
+
+
+def run_watched(call: PreparedCall) -> None:
+    """Run kernels whose loads must stay inside the call's own tensors; its workspace starts with rubbish."""
+    assert call.workspace is not None
+    call.workspace.random_(0, 256, generator=torch.Generator().manual_seed(0))
+    for tensor in (*call.inputs, call.workspace):
+        call.library.cuda_on_host_allow(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(tensor.nbytes))
+    call.run()
+    call.library.cuda_on_host_allow(None, ctypes.c_size_t(0))
+
+
+def assert_small_workspace_is_refused(call: PreparedCall, output: Tensor, name: str) -> None:
+    """A workspace one byte too small, and none, stop the call before it writes `output`, which holds -1."""
+    assert call.workspace is not None
+    call.workspace = call.workspace[:-1]
+    with pytest.raises(PluginError, match=rf"^{name}: status 4: the workspace is null or smaller"):
+        call.run()
+    call.workspace = None
+    assert call.status() == SMALL_WORKSPACE
+    assert bool((output == -1).all())

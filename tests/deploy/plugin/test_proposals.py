@@ -26,6 +26,8 @@ from lstfe.config import ProposalConfig
 from lstfe.model.detector import LSTFENet
 from lstfe.model.proposals import flatten_maps
 
+from .conftest import assert_small_workspace_is_refused, run_watched
+
 RANDOMS = st.randoms(use_true_random=False)
 
 
@@ -39,16 +41,6 @@ def prepare(library: ctypes.CDLL, case: ProposalCase, maps: Maps) -> ProposalCal
         nms_iou=case.config.nms_iou,
         min_size_px=case.config.min_size_px,
     )
-
-
-def run_watched(call: ProposalCall) -> None:
-    """Run kernels whose loads must stay inside the call's own tensors; its workspace starts with rubbish."""
-    assert call.workspace is not None
-    call.workspace.random_(0, 256, generator=torch.Generator().manual_seed(0))
-    for tensor in (*call.inputs, call.workspace):
-        call.library.cuda_on_host_allow(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(tensor.nbytes))
-    call.run()
-    call.library.cuda_on_host_allow(None, ctypes.c_size_t(0))
 
 
 def assert_models(call: ProposalCall, case: ProposalCase, maps: Maps) -> None:
@@ -236,13 +228,7 @@ def test_parameters_without_sense_are_refused(emulated_library: ctypes.CDLL, nam
 def test_too_small_a_workspace_is_refused_before_anything_runs(emulated_library: ctypes.CDLL) -> None:
     case = frame_case((3, 3), pre_nms_top_k=10, top_k=10)
     call = prepare(emulated_library, case, make(case))
-    assert call.workspace is not None
-    call.workspace = call.workspace[:-1]
-    with pytest.raises(PluginError, match=r"^proposals: status 4: the workspace is null or smaller"):
-        call.run()
-    call.workspace = None
-    assert call.status() == kernels.SMALL_WORKSPACE
-    assert bool((call.valid == -1).all())
+    assert_small_workspace_is_refused(call, call.valid, "proposals")
 
 
 def test_the_workspace_is_bounded_and_grows_with_every_size(emulated_library: ctypes.CDLL) -> None:

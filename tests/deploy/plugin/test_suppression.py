@@ -18,6 +18,8 @@ from deploy.plugin.library import PluginError
 from deploy.plugin.suppression import SuppressionCall
 from deploy.plugin.suppression_cases import SuppressionCase, frame_case, make, random_case, torchs_answer
 
+from .conftest import assert_small_workspace_is_refused, run_watched
+
 RANDOMS = st.randoms(use_true_random=False)
 Run = Callable[[SuppressionCall], None]
 
@@ -30,16 +32,6 @@ def prepare(library: ctypes.CDLL, case: SuppressionCase, boxes: Tensor, scores: 
         score_threshold=case.score_threshold,
         max_kept=case.max_kept,
     )
-
-
-def run_watched(call: SuppressionCall) -> None:
-    """Run the kernel, whose loads must stay inside the call's own tensors; its workspace starts with rubbish."""
-    assert call.workspace is not None
-    call.workspace.random_(0, 256, generator=torch.Generator().manual_seed(0))
-    for tensor in (*call.inputs, call.workspace):
-        call.library.cuda_on_host_allow(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(tensor.nbytes))
-    call.run()
-    call.library.cuda_on_host_allow(None, ctypes.c_size_t(0))
 
 
 BOTH = pytest.mark.parametrize("run", [SuppressionCall.run_on_host, run_watched], ids=["host", "kernel"])
@@ -138,12 +130,7 @@ def test_too_small_a_workspace_is_refused_before_anything_runs(emulated_library:
     call = prepare(emulated_library, case, *make(case))
     assert call.workspace is not None
     assert call.workspace.nbytes >= 3 * 100 * 20  # a box and an index each
-    call.workspace = call.workspace[:-1]
-    with pytest.raises(PluginError, match=r"^suppression: status 4: the workspace is null or smaller"):
-        call.run()
-    call.workspace = None
-    assert call.status() == kernels.SMALL_WORKSPACE
-    assert bool((call.marks == -1).all())
+    assert_small_workspace_is_refused(call, call.marks, "suppression")
 
 
 def test_a_missing_tensor_is_said_in_words(host_library: ctypes.CDLL) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +17,7 @@ from deploy.tensorrt.library import open_tensorrt
 from deploy.tensorrt.manifest import EngineError
 from deploy.tensorrt.precision import require_kernels
 
-_spec = importlib.util.spec_from_file_location("engines", Path(__file__).with_name("engines.py"))
-assert _spec is not None
-assert _spec.loader is not None
-engines = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(engines)
+from .conftest import engines
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 Parts = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
