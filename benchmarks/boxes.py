@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import Clock
+from benchmarks.gpu import Clock, current_stream
 from deploy.plugin.calls import PreparedCall
 
 Row = dict[str, Any]
@@ -26,9 +26,8 @@ class BoxBench:
     """Of one call from Python, all it waits for included."""
 
     def run(self, call: PreparedCall) -> None:
-        """Run in torch's current stream, which is the one being captured while a graph is made."""
-        is_cuda = self.device.type == "cuda"
-        call.run(torch.cuda.current_stream().cuda_stream if is_cuda else 0)
+        """Run in torch's current stream."""
+        call.run(current_stream(self.device))
 
 
 def ratio(theirs: Row, ours: Row) -> float | None:

@@ -78,6 +78,11 @@ def time_launched_us(work: Work) -> float | None:
     return statistics.median(times)
 
 
+def current_stream(device: torch.device) -> int:
+    """Return the address of torch's current stream, the one being captured while a graph is made; 0 on the CPU."""
+    return torch.cuda.current_stream().cuda_stream if device.type == "cuda" else 0
+
+
 def no_time(work: Work) -> None:
     """Run the work once and measure nothing."""
     work()

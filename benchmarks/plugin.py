@@ -26,6 +26,7 @@ from benchmarks.boxes import BoxBench, Row
 from benchmarks.gpu import (
     Ceilings,
     Clock,
+    current_stream,
     describe_gpu,
     measure_ceilings,
     no_time,
@@ -435,9 +436,8 @@ def sum_call(bench: Bench, case: Case, maps: Tensor, tensors: Tensors) -> Call:
 
 
 def run(bench: Bench, call: Call) -> None:
-    """Run in torch's current stream, which is the one being captured while a graph is made."""
-    is_cuda = bench.device.type == "cuda"
-    call.run(torch.cuda.current_stream().cuda_stream if is_cuda else 0)
+    """Run in torch's current stream."""
+    call.run(current_stream(bench.device))
 
 
 @contextmanager

@@ -166,7 +166,6 @@ def check_parity(
     *,
     prepared_dir: Path,
     label_names: Sequence[str],
-    split: str | None = None,
 ) -> dict[str, Any]:
     """Compare the graphs in `exported_dir` with `model`; write parity.json there and return it.
 
@@ -183,7 +182,6 @@ def check_parity(
             backend="onnx",
             prepared_dir=prepared_dir,
             label_names=label_names,
-            split=split,
         ),
     }
     (exported_dir / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
